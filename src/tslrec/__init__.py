@@ -1,0 +1,1 @@
+"""TSLRec: a two-stage, LLM-enhanced way to train sequential recommenders."""

@@ -1,0 +1,203 @@
+"""The typed, verified files that stages exchange: a folder per result, named by what determines it.
+
+A folder is written beside its final place and renamed once its manifest, written last, is on disk. So a folder with
+the final name is complete, and a process killed anywhere leaves only a `.partial` folder, which the next one clears.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tslrec.errors import UserError
+
+MANIFEST = "manifest.json"
+KEY_LENGTH = 12
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that determines a stage's result, in readable form.
+
+    Attributes:
+        stage: the stage's name.
+        label: what a person recognises the folder by; no part of the key.
+        config: the part of the resolved configuration that the stage reads.
+        inputs: the keys of the artifacts that it reads, by stage.
+        seed: the stage's own seed, or None where nothing is drawn.
+        version: of the stage's code; raised whenever results change.
+    """
+
+    stage: str
+    label: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    seed: int | None = None
+    version: int = 1
+
+    @property
+    def key(self) -> str:
+        """Hex sha256 of all of this but the label."""
+        determining = {name: value for name, value in asdict(self).items() if name != "label"}
+        text = json.dumps(determining, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A verified stage result on disk."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    reused: bool
+
+    @property
+    def key(self) -> str:
+        return str(self.manifest["key"])
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        return dict(self.manifest["metrics"])
+
+
+class ArtifactStore:
+    """All stage results below one folder: `<root>/<stage>/<label>-<key>/`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, recipe: Recipe) -> Path:
+        return self.root / recipe.stage / f"{recipe.label}-{recipe.key[:KEY_LENGTH]}"
+
+    def find(self, recipe: Recipe) -> Artifact | None:
+        """The finished result of this recipe, if there is one.
+
+        Raises:
+            UserError: if the folder is there but its files are not what its manifest says.
+        """
+        folder = self.folder(recipe)
+        if not folder.is_dir():
+            return None
+        manifest = read_manifest(folder)
+        if manifest["key"] != recipe.key:
+            raise UserError(
+                f"{folder / MANIFEST}: made by key {manifest['key']}, wanted {recipe.key}; delete the folder"
+            )
+        verify(folder, manifest)
+        return Artifact(folder, manifest, reused=True)
+
+    def produce(
+        self, recipe: Recipe, compute: Callable[[Path], dict[str, Any]], facts: Callable[[], dict[str, Any]]
+    ) -> Artifact:
+        """The result of this recipe: found, or computed by this process while others that want it wait.
+
+        Args:
+            recipe: what determines the result.
+            compute: writes the files into the folder it is given and returns the stage's metrics.
+            facts: called once the files are written: what else the manifest records (wall time, memory, versions).
+        """
+        from filelock import FileLock
+
+        folder = self.folder(recipe)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder.with_name(folder.name + ".lock"))
+            with lock:
+                found = self.find(recipe)
+                if found is not None:
+                    return found
+                partial = folder.with_name(folder.name + ".partial")
+                if partial.exists():
+                    shutil.rmtree(partial)
+                partial.mkdir()
+                metrics = compute(partial)
+                manifest = {
+                    "key": recipe.key,
+                    **asdict(recipe),
+                    "files": {name: describe(partial / name) for name in list_files(partial)},
+                    "metrics": metrics,
+                    **facts(),
+                }
+                write_json(partial / MANIFEST, manifest)
+                sync_tree(partial)
+                partial.rename(folder)
+                sync(folder.parent)
+        except OSError as error:
+            raise UserError(
+                f"{error.filename or folder}: {error.strerror or error}; artifacts need a folder that can be written, "
+                "with space left: set artifacts=FOLDER"
+            ) from error
+        return Artifact(folder, manifest, reused=False)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a finished artifact.
+
+    Raises:
+        UserError: if it is missing or unreadable.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: not a readable manifest ({error}); delete {folder} to compute it again") from error
+    if not isinstance(manifest, dict) or not {"key", "files", "metrics"} <= manifest.keys():
+        raise UserError(f"{path}: not a manifest; delete {folder} to compute it again")
+    return manifest
+
+
+def verify(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Checks each file of an artifact against its manifest.
+
+    Raises:
+        UserError: naming the first file that is missing or differs.
+    """
+    for name, expected in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise UserError(f"{path}: missing from the artifact; delete {folder} to compute it again")
+        if describe(path) != expected:
+            raise UserError(f"{path}: not the bytes its manifest names; delete {folder} to compute it again")
+
+
+def list_files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Size in bytes and hex sha256 of a file."""
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON aside, synced, then renamed, so that no reader ever sees half of it."""
+    aside = path.with_name(path.name + ".writing")
+    with aside.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=2, sort_keys=True, allow_nan=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def sync_tree(folder: Path) -> None:
+    """Makes every file below a folder, and the folder itself, survive a power cut."""
+    for name in list_files(folder):
+        sync(folder / name)
+    sync(folder)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or a folder's list of names, is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,76 @@
+"""What every backbone is: a module that turns item sequences into user vectors, built around an item embedding.
+
+Shapes: B sequences, L positions, D hidden size, I items (row 0 of the table is padding).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tslrec.interactions import PADDING
+from tslrec.item_embedding import ItemEmbedding
+
+
+class Backbone(nn.Module):
+    """A sequential recommender without its item table, which is injected.
+
+    Attributes:
+        causal: whether the state at a position depends on nothing after it, so that one pass gives the user vector
+            after each prefix (`CausalBackbone`).
+        item_embedding: any `ItemEmbedding`, plain or fused.
+        max_len: the longest input, in items.
+    """
+
+    causal: ClassVar[bool] = False
+
+    def __init__(self, item_embedding: ItemEmbedding, max_len: int) -> None:
+        super().__init__()
+        self.item_embedding = item_embedding
+        self.max_len = max_len
+
+    @property
+    def hidden_size(self) -> int:
+        return self.item_embedding.hidden_size
+
+    def embed(self, items_BL: Tensor, table_ID: Tensor | None) -> Tensor:
+        """The vectors of items, `[B, L, D]`; looking padding up never trains its row (nor does it in the references)."""
+        return F.embedding(items_BL, self.table(table_ID), padding_idx=PADDING)
+
+    def table(self, table_ID: Tensor | None) -> Tensor:
+        return self.item_embedding.table() if table_ID is None else table_ID
+
+    def forward(self, items_BL: Tensor, lengths_B: Tensor, users_B: Tensor, table_ID: Tensor | None = None) -> Tensor:
+        """The user vector after the last item, `[B, D]`.
+
+        Args:
+            items_BL: item ids, int64, padded with 0 on the right; `L <= max_len`.
+            lengths_B: how many of them are items, 1 or more.
+            users_B: user ids; most backbones do not look at them.
+            table_ID: the item table where the caller has it already; `item_embedding.table()` otherwise.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must say what its user vector is")
+
+    def regularization(self, table_ID: Tensor | None = None) -> Tensor | float:
+        """What the backbone adds to the loss."""
+        return 0.0
+
+
+class CausalBackbone(Backbone):
+    """A backbone that can give every position at once."""
+
+    causal = True
+
+    def all_positions(
+        self, items_BL: Tensor, lengths_B: Tensor, users_B: Tensor, table_ID: Tensor | None = None
+    ) -> Tensor:
+        """The user vector after each item, `[B, L, D]`; what stands at padded positions means nothing."""
+        raise NotImplementedError(f"{type(self).__name__} must say what its states are")
+
+
+def last_position(hidden_BLD: Tensor, lengths_B: Tensor) -> Tensor:
+    """The state at each sequence's last item, `[B, D]`."""
+    return hidden_BLD[torch.arange(len(hidden_BLD), device=hidden_BLD.device), lengths_B - 1]

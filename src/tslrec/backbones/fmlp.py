@@ -1,0 +1,165 @@
+"""FMLP-Rec (Zhou et al. 2022): learnable filters over time instead of attention.
+
+Shapes: B sequences, L positions (always `max_len`), D hidden size, F = L // 2 + 1 frequencies.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tslrec.backbones.base import Backbone
+from tslrec.item_embedding import ItemEmbedding
+
+LAYER_NORM_EPS = 1e-12
+
+
+class FilterLayer(nn.Module):
+    """Multiplies the spectrum of each dimension by a learnt complex filter; the same as a circular convolution.
+
+    A window this short is transformed faster by two real matrix products than by an FFT, so the (orthonormal) real
+    Fourier transform is kept as a dense matrix: rows are the cosines, then the sines, of each frequency.
+    """
+
+    analysis_FL: Tensor
+    synthesis_LF: Tensor
+
+    def __init__(self, max_len: int, hidden_size: int, dropout: float) -> None:
+        super().__init__()
+        num_frequencies = max_len // 2 + 1
+        # In the authors' code the filter is drawn once and copied to every layer; see FMLPRec.
+        self.complex_weight = nn.Parameter(torch.empty(1, num_frequencies, hidden_size, 2))
+        analysis, synthesis = real_fourier(max_len)
+        self.register_buffer("analysis_FL", analysis, persistent=False)
+        self.register_buffer("synthesis_LF", synthesis, persistent=False)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(hidden_size, eps=LAYER_NORM_EPS)
+
+    def forward(self, hidden_BLD: Tensor) -> Tensor:
+        """All positions, `[B, L, D]`."""
+        spectrum_BFD = torch.matmul(self.analysis_FL, hidden_BLD)
+        real_BFD, imaginary_BFD = spectrum_BFD.chunk(2, dim=1)
+        real_FD, imaginary_FD = self.complex_weight[0].unbind(dim=-1)
+        product_BFD = torch.cat(
+            [
+                real_BFD * real_FD - imaginary_BFD * imaginary_FD,
+                real_BFD * imaginary_FD + imaginary_BFD * real_FD,
+            ],
+            dim=1,
+        )
+        filtered_BLD = torch.matmul(self.synthesis_LF, product_BFD)
+        return self.norm(hidden_BLD + self.dropout(filtered_BLD))
+
+    def last(self, hidden_BLD: Tensor) -> Tensor:
+        """The last position only, `[B, D]`: there the filter is a dot product over time."""
+        kernel_LD = self.kernel()
+        filtered_BD = torch.einsum("bld,ld->bd", hidden_BLD, kernel_LD)
+        return self.norm(hidden_BLD[:, -1] + self.dropout(filtered_BD))
+
+    def kernel(self) -> Tensor:
+        """What each position contributes to the last one, `[L, D]`."""
+        real_FD, imaginary_FD = self.complex_weight[0].unbind(dim=-1)
+        cosine_F, sine_F = self.synthesis_LF[-1].chunk(2)
+        analysis_cosine_FL, analysis_sine_FL = self.analysis_FL.chunk(2)
+        on_cosine_FD = cosine_F[:, None] * real_FD + sine_F[:, None] * imaginary_FD
+        on_sine_FD = sine_F[:, None] * real_FD - cosine_F[:, None] * imaginary_FD
+        return analysis_cosine_FL.T @ on_cosine_FD + analysis_sine_FL.T @ on_sine_FD
+
+
+class FeedForward(nn.Module):
+    """D → 4D → D with an exact gelu, added to its input and normalised."""
+
+    def __init__(self, hidden_size: int, dropout: float) -> None:
+        super().__init__()
+        self.expand = nn.Linear(hidden_size, 4 * hidden_size)
+        self.contract = nn.Linear(4 * hidden_size, hidden_size)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(hidden_size, eps=LAYER_NORM_EPS)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.norm(hidden + self.dropout(self.contract(F.gelu(self.expand(hidden)))))
+
+
+class FMLPRec(Backbone):
+    """The authors' encoder, with the cross-entropy of the common pipeline.
+
+    The window is padded on the left to `max_len`, and a padded position carries its position embedding, as in the
+    authors' code: the filter is circular over the whole window, so it is not causal, a window has one user vector, and
+    shorter windows would be another model.
+
+    Args:
+        item_embedding: see `Backbone`.
+        num_users: not used.
+        max_len: L.
+        num_layers: blocks of filter and feed-forward.
+        dropout: after the embedding, the filter and the feed-forward.
+    """
+
+    def __init__(
+        self,
+        item_embedding: ItemEmbedding,
+        num_users: int,
+        max_len: int,
+        *,
+        num_layers: int = 2,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__(item_embedding, max_len)
+        hidden_size = self.hidden_size
+        self.position_embedding = nn.Parameter(torch.empty(max_len, hidden_size))
+        self.norm = nn.LayerNorm(hidden_size, eps=LAYER_NORM_EPS)
+        self.dropout = nn.Dropout(dropout)
+        self.filters = nn.ModuleList(FilterLayer(max_len, hidden_size, dropout) for _ in range(num_layers))
+        self.feed_forwards = nn.ModuleList(FeedForward(hidden_size, dropout) for _ in range(num_layers))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """N(0, .02) throughout; every layer starts with the same filter, as the authors copy one layer."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        nn.init.normal_(self.position_embedding, std=0.02)
+        first = 0.02 * torch.randn_like(next(iter(self.filters)).complex_weight)
+        with torch.no_grad():
+            for layer in self.filters:
+                layer.complex_weight.copy_(first)
+
+    def forward(self, items_BL: Tensor, lengths_B: Tensor, users_B: Tensor, table_ID: Tensor | None = None) -> Tensor:
+        window_BL = left_padded(items_BL, lengths_B, self.max_len)
+        hidden_BLD = self.dropout(self.norm(self.embed(window_BL, table_ID) + self.position_embedding))
+        *earlier, last = zip(self.filters, self.feed_forwards, strict=True)
+        for filter_layer, feed_forward in earlier:
+            hidden_BLD = feed_forward(filter_layer(hidden_BLD))
+        # Only the last position is read, so the last block computes no other.
+        filter_layer, feed_forward = last
+        return feed_forward(filter_layer.last(hidden_BLD))
+
+
+def left_padded(items_BL: Tensor, lengths_B: Tensor, max_len: int) -> Tensor:
+    """Moves the padding from the right to the left and widens the window to `max_len`."""
+    source_BL = torch.arange(max_len, device=items_BL.device) - max_len + lengths_B[:, None]
+    return torch.where(source_BL >= 0, items_BL.gather(1, source_BL.clamp(min=0, max=items_BL.shape[1] - 1)), 0)
+
+
+def real_fourier(max_len: int) -> tuple[Tensor, Tensor]:
+    """Dense matrices of `rfft(norm="ortho")` and of its inverse.
+
+    Returns:
+        `[2F, L]` (real parts above imaginary parts) and `[L, 2F]`.
+    """
+    time_L = torch.arange(max_len, dtype=torch.float64)
+    frequency_F = torch.arange(max_len // 2 + 1, dtype=torch.float64)
+    angle_FL = 2 * math.pi * frequency_F[:, None] * time_L / max_len
+    scale = 1 / math.sqrt(max_len)
+    analysis = torch.cat([angle_FL.cos(), -angle_FL.sin()]) * scale
+    # Each frequency stands for its mirror image as well, but for the constant one and, in even windows, the fastest.
+    weight_F = torch.full_like(frequency_F, 2.0)
+    weight_F[0] = 1
+    if max_len % 2 == 0:
+        weight_F[-1] = 1
+    synthesis = (torch.cat([angle_FL.cos() * weight_F[:, None], -angle_FL.sin() * weight_F[:, None]]) * scale).T
+    return analysis.float(), synthesis.float().contiguous()

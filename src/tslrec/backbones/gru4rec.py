@@ -1,0 +1,56 @@
+"""GRU4Rec (Hidasi et al. 2016) as RecBole builds it: a recurrent network over the items, projected to the table's width.
+
+Shapes: B sequences, L positions, D hidden size of the item table.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from tslrec.backbones.base import CausalBackbone, last_position
+from tslrec.item_embedding import ItemEmbedding
+
+
+class GRU4Rec(CausalBackbone):
+    """Dropout on the embeddings, a GRU without biases, a linear layer back to D.
+
+    Args:
+        item_embedding: see `Backbone`.
+        num_users: not used.
+        max_len: the longest input.
+        gru_size: width of the GRU's state.
+        num_layers: of the GRU.
+        dropout: of the item embeddings.
+    """
+
+    def __init__(
+        self,
+        item_embedding: ItemEmbedding,
+        num_users: int,
+        max_len: int,
+        *,
+        gru_size: int = 128,
+        num_layers: int = 1,
+        dropout: float = 0.3,
+    ) -> None:
+        super().__init__(item_embedding, max_len)
+        self.dropout = nn.Dropout(dropout)
+        self.gru = nn.GRU(self.hidden_size, gru_size, num_layers, bias=False, batch_first=True)
+        self.projection = nn.Linear(gru_size, self.hidden_size)
+        for name, parameter in self.gru.named_parameters():
+            assert "weight" in name
+            nn.init.xavier_uniform_(parameter)
+        nn.init.xavier_normal_(self.projection.weight)
+        nn.init.zeros_(self.projection.bias)
+
+    def states(self, items_BL: Tensor, table_ID: Tensor | None) -> Tensor:
+        states_BLG, _ = self.gru(self.dropout(self.embed(items_BL, table_ID)))
+        return states_BLG
+
+    def all_positions(
+        self, items_BL: Tensor, lengths_B: Tensor, users_B: Tensor, table_ID: Tensor | None = None
+    ) -> Tensor:
+        return self.projection(self.states(items_BL, table_ID))
+
+    def forward(self, items_BL: Tensor, lengths_B: Tensor, users_B: Tensor, table_ID: Tensor | None = None) -> Tensor:
+        return self.projection(last_position(self.states(items_BL, table_ID), lengths_B))

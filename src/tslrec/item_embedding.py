@@ -1,0 +1,47 @@
+"""What a backbone is built around: something that gives each item a vector, and the whole table for scoring.
+
+Shapes: I items (row 0 is padding), D hidden size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ItemEmbedding(nn.Module):
+    """An item table `[I + 1, D]`; fusions are item embeddings too, so no backbone knows about them.
+
+    A training step computes `table()` once and uses it for the inputs and for the softmax.
+
+    Attributes:
+        num_items: I, padding not counted.
+        hidden_size: D.
+        padding_row: whether row 0 is a vector like any other where padding is looked up, and a candidate of the
+            softmax that trains it, as in RecBole. False, the default, is what is right: the row stays zero.
+    """
+
+    def __init__(self, num_items: int, hidden_size: int, padding_row: bool = False) -> None:
+        super().__init__()
+        self.num_items = num_items
+        self.hidden_size = hidden_size
+        self.padding_row = padding_row
+
+    def table(self) -> Tensor:
+        """The vectors of all items, `[I + 1, D]`, with gradient."""
+        raise NotImplementedError(f"{type(self).__name__} must say what its table is")
+
+
+class IdEmbedding(ItemEmbedding):
+    """A free vector per item: the ID-only paradigm. Initialised N(0, 0.02)."""
+
+    def __init__(self, num_items: int, hidden_size: int, padding_row: bool = False) -> None:
+        super().__init__(num_items, hidden_size, padding_row)
+        self.weight = nn.Parameter(torch.empty(num_items + 1, hidden_size))
+        nn.init.normal_(self.weight, std=0.02)
+        if not padding_row:
+            with torch.no_grad():
+                self.weight[0] = 0
+
+    def table(self) -> Tensor:
+        return self.weight

@@ -1,0 +1,86 @@
+"""The trained parts of a preference model on disk: PEFT's own adapter folder, and the two linear layers beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tslrec.config import LLMConfig
+from tslrec.llm.loading import load
+from tslrec.llm.preference_model import PreferenceLLM, add_lora
+from tslrec.llm.prompt import encode_prompt
+from tslrec.llm.source import ResolvedSource
+
+ADAPTER = "adapter"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+HEADS = "heads.safetensors"
+
+
+def new_model(llm: LLMConfig, source: ResolvedSource, item_embeddings_ID: Tensor, num_clusters: int) -> PreferenceLLM:
+    """A preference model before training: equal to its base model, since LoRA starts at zero."""
+    base, tokenizer = load(source, dtype=llm.dtype, attention=llm.attention)
+    return PreferenceLLM(
+        add_lora(base, llm.lora),
+        encode_prompt(tokenizer, num_clusters),
+        item_embeddings_ID,
+        num_clusters,
+        shared_prefix=llm.shared_prefix,
+    )
+
+
+def save_trained(model: PreferenceLLM, folder: Path, source: ResolvedSource) -> None:
+    """Writes `adapter/` and `heads.safetensors` into a folder."""
+    # Otherwise this would be the path of the weights on the machine that trained.
+    model.adapted.peft_config["default"].base_model_name_or_path = str(source.identity.get("name", source.kind))
+    model.adapted.save_pretrained(str(folder / ADAPTER), safe_serialization=True, save_embedding_layers=False)
+    (folder / ADAPTER / "README.md").unlink(missing_ok=True)
+    layers = {"item_projection": model.item_projection, "group_head": model.folded_group_head()}
+    heads = {
+        f"{layer}.{name}": parameter.detach().float().cpu().contiguous()
+        for layer, module in layers.items()
+        for name, parameter in module.named_parameters()
+    }
+    save_file(heads, folder / HEADS)
+
+
+def load_trained(folder: Path, llm: LLMConfig, source: ResolvedSource, item_embeddings_ID: Tensor) -> PreferenceLLM:
+    """The preference model that `save_trained` wrote, frozen; LoRA's settings are those of the adapter's own files.
+
+    Raises:
+        ValueError: if the adapter does not fit the language model.
+    """
+    from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
+
+    heads = load_file(folder / HEADS)
+    num_clusters = heads["group_head.bias"].shape[0]
+    base, tokenizer = load(source, dtype=llm.dtype, attention=llm.attention)
+    adapted = get_peft_model(base, PeftConfig.from_pretrained(str(folder / ADAPTER)))
+    weights = load_file(folder / ADAPTER / ADAPTER_WEIGHTS)
+    result: Any = set_peft_model_state_dict(adapted, weights)
+    wanted = {name for name, _ in adapted.named_parameters() if "lora_" in name}
+    absent = wanted & set(result.missing_keys)
+    if absent or result.unexpected_keys:
+        raise ValueError(
+            f"the adapter does not fit: {len(absent)} weights absent, {len(result.unexpected_keys)} unknown"
+        )
+    model = PreferenceLLM(
+        adapted,
+        encode_prompt(tokenizer, num_clusters),
+        item_embeddings_ID,
+        num_clusters,
+        shared_prefix=llm.shared_prefix,
+    )
+    for layer, module in (("item_projection", model.item_projection), ("group_head", model.group_head)):
+        module.load_state_dict({name: heads[f"{layer}.{name}"] for name in ("weight", "bias")})
+    return model.requires_grad_(False).eval()
+
+
+def read_item_embeddings(folder: Path) -> Tensor:
+    """The backbone's item embeddings, float32 `[I + 1, D]`."""
+    with safe_open(folder / "item_embeddings.safetensors", framework="pt") as file:
+        return file.get_tensor("item_embeddings").to(torch.float32)

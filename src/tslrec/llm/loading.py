@@ -1,0 +1,106 @@
+"""Loads a language model's tokenizer and weights, without its head for tokens."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tslrec.errors import UserError
+from tslrec.llm.source import SOURCE_FILE, ResolvedSource
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DOWNLOADED = ["*.safetensors", "*.json", "*.txt", "*.jinja", "tokenizer.model"]
+"""What of a hub's repository is downloaded: nothing that can execute on loading."""
+
+
+def load(source: ResolvedSource, *, dtype: str, attention: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The base model and its tokenizer.
+
+    Weights are read from safetensors only. GGUF is converted when it is first loaded; a model of the hub is downloaded
+    into the hub's own cache.
+
+    Args:
+        source: where they are, as `resolve` found.
+        dtype: `float32`, `bfloat16` or `float16`.
+        attention: transformers' attention implementation.
+    """
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    torch_dtype: torch.dtype = getattr(torch, dtype)
+    if source.kind == "random":
+        from tslrec.llm.tiny import byte_tokenizer, random_llama
+
+        base: PreTrainedModel = random_llama(source.sizes, attention)
+        return base.to(torch_dtype), byte_tokenizer()  # type: ignore[arg-type]
+    folder = local_folder(source)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    base = AutoModel.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, dtype=torch_dtype, attn_implementation=attention
+    )
+    return base, tokenizer
+
+
+def local_folder(source: ResolvedSource) -> Path:
+    """The folder in the Hugging Face layout, converted or downloaded where it is not there yet."""
+    if source.kind == "gguf":
+        assert source.location is not None
+        assert source.converted is not None
+        if not (source.converted / SOURCE_FILE).is_file():
+            convert_gguf(source.location, source.converted, source.identity)
+        return source.converted
+    if source.kind == "hub":
+        from huggingface_hub import snapshot_download
+
+        name, commit = source.identity["name"], source.identity["revision"]
+        folder = Path(snapshot_download(name, revision=source.revision, allow_patterns=DOWNLOADED))
+        if folder.name != commit:
+            raise UserError(f"{name} has moved on from {commit[:12]} to {folder.name[:12]}; run again")
+        return folder
+    assert source.location is not None
+    return source.location
+
+
+def convert_gguf(path: Path, folder: Path, identity: dict[str, Any]) -> None:
+    """Writes a GGUF model as float32 safetensors with its tokenizer, aside and then renamed; takes half a minute.
+
+    `source.json`, which says where it came from, is part of the folder, so a folder that has it is whole.
+    """
+    import torch
+    from rich.console import Console
+    from transformers import AutoModel, AutoTokenizer
+    from transformers.utils.quantization_config import GgufConfig
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        with Console(stderr=True).status(f"Converting {path.name}, once"):
+            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+            model = AutoModel.from_pretrained(
+                path.parent,
+                gguf_file=path.name,
+                # Without this the weights stay in their quantised form, which cannot be saved.
+                quantization_config=GgufConfig(dequantize=True),
+                dtype=torch.float32,
+            )
+            model.save_pretrained(aside)
+            tokenizer.save_pretrained(aside)
+        (aside / SOURCE_FILE).write_text(json.dumps(identity, indent=2))
+        _publish(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _publish(aside: Path, folder: Path) -> None:
+    """Renames into place; where another process was first, its equal copy stays."""
+    try:
+        os.rename(aside, folder)  # noqa: PTH104
+    except OSError:
+        if not (folder / SOURCE_FILE).is_file():
+            raise

@@ -1,0 +1,76 @@
+"""What a stage cost and where it ran, for its manifest."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "tslrec",
+    "torch",
+    "lightning",
+    "transformers",
+    "peft",
+    "scikit-learn",
+    "numpy",
+    "polars",
+    "hydra-core",
+)
+
+
+class Meter:
+    """Wall time and peak memory from its creation on."""
+
+    def __init__(self) -> None:
+        reset_peak_memory()
+        self.began = time.perf_counter()
+
+    def facts(self) -> dict[str, Any]:
+        """Wall seconds, peak memory in GiB, date, hardware and versions of packages."""
+        return {
+            "wall_seconds": round(time.perf_counter() - self.began, 3),
+            "peak_memory_gib": round(peak_memory_gib(), 3),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": {
+                "platform": platform.platform(),
+                "processor": processor(),
+                "cores": os.cpu_count(),
+                "python": platform.python_version(),
+            },
+            "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        }
+
+
+def reset_peak_memory() -> None:
+    """Starts the kernel's high-water mark of this process anew, where the kernel can (Linux)."""
+    mark = Path("/proc/self/clear_refs")
+    if mark.exists() and os.access(mark, os.W_OK):
+        mark.write_text("5")
+
+
+def peak_memory_gib() -> float:
+    """The largest resident memory of this process since the last reset, imports included, in GiB."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 2**20
+    import resource
+
+    # macOS counts bytes, and cannot be reset: there it is the peak of the whole process.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30
+
+
+def processor() -> str:
+    """The processor's model name, as far as the system tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,226 @@
+"""Which stages, in what order, what is already there: runs a method and the methods it is compared with."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from tslrec.artifacts import Artifact, ArtifactStore, write_json
+from tslrec.check import check
+from tslrec.composition import Composer, to_config
+from tslrec.config import Config
+from tslrec.entry import stop
+from tslrec.errors import UserError
+from tslrec.measuring import Meter
+from tslrec.recipes import data_recipe, file_sha256, stage_recipe, stage_seed
+from tslrec.report import MethodResult, print_report
+
+if TYPE_CHECKING:
+    from tslrec.dashboard import Dashboard
+    from tslrec.interactions import Interactions
+    from tslrec.llm.source import ResolvedSource
+
+
+def run(composed: DictConfig, overrides: list[str]) -> None:
+    """Runs what the command line asks for; what a person can put right ends in one line."""
+    try:
+        run_methods(to_config(composed), Composer(overrides), Console())
+    except UserError as error:
+        stop(error)
+
+
+def run_methods(config: Config, composer: Composer, console: Console) -> list[MethodResult]:
+    """Runs the compared methods and then the configured one, sharing every stage that they have in common.
+
+    Raises:
+        UserError: for what a person can put right; before any training where it can be known by then.
+    """
+    llm = resolve_llm(config)
+    choices: dict[str, Any] = {}
+    if llm is None and "sft" in config.method.stages:
+        choices["llm"] = config.fallback_llm
+        config = composer.with_choices(choices)
+        llm = resolve_llm(config)
+    others = [name for name in config.compare if name != config.method.name]
+    planned = [composer.with_choices({**choices, "method": name}, drop=("fusion",)) for name in others]
+    planned.append(config)
+    sources = [source_config(each, composer) for each in planned]
+    for each in (*planned, *sources):
+        check(each)
+
+    store = ArtifactStore(Path(config.artifacts))
+    data, interactions = ingest_data(config, store)
+    print_data(interactions, config, console)
+    results = []
+    for each, source in zip(planned, sources, strict=True):
+        if each.method.stages:
+            results.append(MethodRun(each, source, store, data, interactions, llm, console).run())
+    if results:
+        folder = record(config, results, Path(config.artifacts))
+        print_report(results, folder, console)
+    return results
+
+
+def resolve_llm(config: Config) -> ResolvedSource | None:
+    """Where the language model's weights come from.
+
+    Returns:
+        None where no stage needs them, or where they cannot be had and `fallback_llm` says what takes their place.
+
+    Raises:
+        UserError: if they cannot be had.
+    """
+    if "sft" not in config.method.stages:
+        return None
+    from tslrec.llm.source import resolve
+
+    try:
+        return resolve(config.llm, Path(config.cache))
+    except UserError:
+        if config.fallback_llm is None or config.fallback_llm == config.llm.name:
+            raise
+        return None
+
+
+def source_config(config: Config, composer: Composer) -> Config:
+    """The configuration of stage 1: that of the run itself, or of the base run of another `source_model`."""
+    if config.source_model is None or config.source_model == config.model["name"] or config.method.name == "base":
+        return config
+    choices = {"model": config.source_model, "method": "base", "source_model": None}
+    return composer.with_choices(choices, drop=("fusion", "compare"))
+
+
+def ingest_data(config: Config, store: ArtifactStore) -> tuple[Artifact, Interactions]:
+    """The data set, from its artifact where the same bytes were ingested before."""
+    from tslrec import interactions_file
+    from tslrec.ingest import ingest
+    from tslrec.sources.download import locate
+
+    generated = config.data.path is None and config.data.download.url is None
+    path = None if generated else locate(config.data, Path(config.cache))
+    recipe = data_recipe(config, None if path is None else file_sha256(path))
+    meter = Meter()
+
+    def compute(folder: Path) -> dict[str, Any]:
+        interactions = ingest(config.data, Path(config.cache))
+        interactions_file.save(interactions, folder)
+        return {"users": interactions.num_users, "items": interactions.num_items}
+
+    artifact = store.produce(recipe, compute, meter.facts)
+    return artifact, interactions_file.load(artifact.folder, config.data.name)
+
+
+def print_data(interactions: Interactions, config: Config, console: Console) -> None:
+    """The data set's row of the paper's Table 1."""
+    from tslrec.table1 import format_row, table1_row
+
+    console.print(format_row(config.data.title, table1_row(interactions)), highlight=False)
+
+
+@dataclass
+class MethodRun:
+    """One method on one data set: its stages in order, each reused or computed."""
+
+    config: Config
+    source: Config
+    store: ArtifactStore
+    data: Artifact
+    interactions: Interactions
+    llm: ResolvedSource | None
+    console: Console
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+
+    def run(self) -> MethodResult:
+        from tslrec.dashboard import open_dashboard
+
+        self.artifacts["data"] = self.data
+        dashboard = open_dashboard(self.config, Path(self.config.artifacts))
+        for stage in self.config.method.stages:
+            self.artifacts[stage] = self.run_stage(stage, dashboard)
+        result = MethodResult(
+            method=self.config.method.name,
+            data=self.config.data.name,
+            model=str(self.config.model["name"]),
+            source_model=str(self.source.model["name"]),
+            preset=self.config.preset,
+            seed=self.config.seed,
+            llm=self.llm.description if self.llm is not None and "sft" in self.config.method.stages else None,
+            stages={name: artifact for name, artifact in self.artifacts.items() if name != "data"},
+            config=asdict(self.config),
+        )
+        dashboard.finish(result.metrics)
+        return result
+
+    def run_stage(self, stage: str, dashboard: Dashboard) -> Artifact:
+        config = self.config if stage == "fusion" else self.source_of_stage(stage)
+        module = importlib.import_module(f"tslrec.stages.{stage}")
+        recipe = stage_recipe(
+            config,
+            stage,
+            version=module.VERSION,
+            keys={name: artifact.key for name, artifact in self.artifacts.items()},
+            llm_identity=None if self.llm is None else self.llm.identity,
+        )
+        meter = Meter()
+        artifact = self.store.produce(
+            recipe, lambda folder: self.compute(stage, module.run, config, folder, dashboard), meter.facts
+        )
+        said = "reused" if artifact.reused else f"computed in {artifact.manifest['wall_seconds']:.1f} s"
+        self.console.print(f"{self.config.method.name} · {stage}: {said}, {artifact.folder}", highlight=False)
+        return artifact
+
+    def source_of_stage(self, stage: str) -> Config:
+        """Stages before the fusion speak of the source model, but keep this run's language model and K."""
+        if stage == "backbone" or self.source is self.config:
+            return self.source
+        from dataclasses import replace
+
+        return replace(self.config, model=self.source.model)
+
+    def compute(
+        self,
+        stage: str,
+        run_stage: Callable[..., dict[str, Any]],
+        config: Config,
+        folder: Path,
+        dashboard: Dashboard,
+    ) -> dict[str, Any]:
+        import lightning
+
+        from tslrec.stages.context import StageContext
+        from tslrec.trainers import StageTrainers
+
+        seed = stage_seed(config.seed, stage)
+        lightning.seed_everything(seed, verbose=False)
+        name = f"{self.config.method.name} {stage}"
+        context = StageContext(
+            config=config,
+            interactions=self.interactions,
+            seed=seed,
+            folder=folder,
+            inputs={name: artifact.folder for name, artifact in self.artifacts.items()},
+            make_trainer=StageTrainers(config.trainer, name, folder, dashboard.loggers(stage)),
+        )
+        return run_stage(context)
+
+
+def record(config: Config, results: list[MethodResult], root: Path) -> Path:
+    """Writes what was run, and what came out, as `runs/…/result.json`; returns its folder."""
+    last = results[-1]
+    folder = root / "runs" / f"{last.method}-{last.data}-{last.model}-{last.preset}-seed{last.seed}-{last.key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    value: Mapping[str, Any] = {
+        "command": ["python", Path(sys.argv[0]).name, *sys.argv[1:]],
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "results": [result.as_json() for result in results],
+    }
+    write_json(folder / "result.json", value)
+    return folder

@@ -1,0 +1,112 @@
+"""What determines the result of each stage: the only place that says which settings a stage reads."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tslrec.artifacts import Recipe
+from tslrec.check import MADE_BY, fusion_inputs
+from tslrec.config import Config
+
+DATA_VERSION = 1
+
+INPUTS: Mapping[str, tuple[str, ...]] = {
+    "backbone": ("data",),
+    "preferences": ("data", "backbone"),
+    "sft": ("data", "backbone", "preferences"),
+    "augment": ("data", "backbone", "preferences", "sft"),
+}
+"""The artifacts that a stage reads; a fusion reads the data and what its parameters ask for."""
+
+
+def stage_seed(seed: int, stage: str) -> int:
+    """A stage's own seed: stable, and unrelated between stages and between neighbouring run seeds."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{stage}".encode()).digest()[:4]) % 2**31
+
+
+def data_recipe(config: Config, raw_sha256: str | None) -> Recipe:
+    """The data set after ingestion: the raw bytes (none where the data are generated) and how they are read."""
+    data = config.data
+    return Recipe(
+        stage="data",
+        label=data.name,
+        config={
+            "name": data.name,
+            "reader": data.reader,
+            "sha256": raw_sha256,
+            "min_user_interactions": data.min_user_interactions,
+            "min_item_interactions": data.min_item_interactions,
+        },
+        version=DATA_VERSION,
+    )
+
+
+def stage_inputs(config: Config, stage: str) -> tuple[str, ...]:
+    """The stages whose artifacts `stage` reads."""
+    if stage != "fusion":
+        return INPUTS[stage]
+    return ("data", *sorted({MADE_BY[name] for name in fusion_inputs(config.fusion)}))
+
+
+def stage_recipe(
+    config: Config,
+    stage: str,
+    *,
+    version: int,
+    keys: Mapping[str, str],
+    llm_identity: Mapping[str, Any] | None,
+) -> Recipe:
+    """The recipe of a stage.
+
+    Args:
+        config: of the run; for the backbone of another source model, that model's.
+        stage: its name.
+        version: of the stage's code.
+        keys: keys of all artifacts so far, by stage.
+        llm_identity: what tells one set of language-model weights from another.
+    """
+    settings, label = stage_settings(config, stage, llm_identity)
+    return Recipe(
+        stage=stage,
+        label=f"{config.data.name}-{label}",
+        config=settings,
+        inputs={name: keys[name] for name in stage_inputs(config, stage)},
+        seed=stage_seed(config.seed, stage),
+        version=version,
+    )
+
+
+def stage_settings(config: Config, stage: str, llm_identity: Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
+    """The part of the configuration that a stage's result depends on, and a label for its folder."""
+    trained = {"training": asdict(config.training), "precision": config.trainer.precision}
+    model = str(config.model["name"])
+    language = {"llm": asdict(config.llm), "weights": llm_identity, "precision": config.trainer.llm_precision}
+    sft = {name: value for name, value in asdict(config.sft).items() if name != "augment_batch_size"}
+    match stage:
+        case "backbone":
+            return {"model": config.model, **trained}, model
+        case "preferences":
+            return {"preferences": asdict(config.preferences)}, f"{model}-k{config.preferences.num_clusters}"
+        case "sft":
+            window = {"max_len": config.training.max_len}
+            return {**language, **window, "sft": sft}, f"{model}-{config.llm.name}"
+        case "augment":
+            return language, f"{model}-{config.llm.name}"
+        case "fusion":
+            return {
+                "model": config.model,
+                "fusion": config.fusion,
+                **trained,
+            }, f"{model}-{config.fusion['name']}"
+        case _:
+            raise ValueError(f"no stage '{stage}'")
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,63 @@
+"""Random batches with a state: which instances share an optimizer step, decided by seed and epoch alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch.distributed
+from numpy.typing import NDArray
+
+
+class RandomBatches:
+    """Each epoch visits every instance once, in a new order; lengths have no say in who shares a batch.
+
+    With several processes each takes its share of every batch.
+
+    Args:
+        num_instances: how many there are.
+        batch_size: of all processes together.
+        seed: decides the order, with the epoch.
+    """
+
+    def __init__(self, num_instances: int, batch_size: int, seed: int) -> None:
+        self.num_instances = num_instances
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+        self.position = 0
+
+    def __len__(self) -> int:
+        return -(-self.num_instances // self.batch_size)
+
+    def __iter__(self) -> Iterator[NDArray[np.int64]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_instances)
+        rank, world_size = process_place()
+        while self.position < len(self):
+            batch = order[self.position * self.batch_size : (self.position + 1) * self.batch_size]
+            self.position += 1
+            yield batch[rank::world_size]
+        self.epoch += 1
+        self.position = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the next batch comes from."""
+        return {"seed": self.seed, "epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where another run of the same seed was.
+
+        Raises:
+            ValueError: if it was another seed.
+        """
+        if state["seed"] != self.seed:
+            raise ValueError(f"the state is of seed {state['seed']}, not {self.seed}")
+        self.epoch, self.position = state["epoch"], state["position"]
+
+
+def process_place() -> tuple[int, int]:
+    """This process's rank and how many there are."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1

@@ -1,0 +1,214 @@
+"""The LightningDataModule of everything that predicts a next item: the backbone and the fusion stages.
+
+Shapes: B sequences, L positions, S (row, item) pairs of histories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import lightning
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tslrec.errors import UserError
+from tslrec.interactions import Interactions
+from tslrec.sampling import RandomBatches, process_place
+from tslrec.windows import all_prefixes, all_windows
+
+T = TypeVar("T")
+
+MICRO_BATCH_WASTE = 0.15
+"""The share of a micro-batch that may be padding before it is cut in two."""
+MIN_MICRO_BATCH = 16
+"""Sequences; below, the overhead of one more pass outweighs the padding that it saves."""
+
+
+@dataclass(frozen=True)
+class SequenceBatch:
+    """Sequences that are run together.
+
+    Attributes:
+        items_BL: int64, padded with 0 on the right.
+        lengths_B: int64, 1 or more.
+        users_B: int64.
+        targets: int64; `[B]`, the item after each sequence, or `[B, L]`, the item after each position, 0 where none
+            is counted.
+        seen_rows: int64 `[S]`, not decreasing; with `seen_items` each user's whole history before the target.
+            None in training.
+        seen_items: int64 `[S]`.
+    """
+
+    items_BL: Tensor
+    lengths_B: Tensor
+    users_B: Tensor
+    targets: Tensor
+    seen_rows: Tensor | None = None
+    seen_items: Tensor | None = None
+
+
+class Batches(Generic[T]):
+    """What Lightning iterates over: index batches, each turned into tensors when it is asked for."""
+
+    def __init__(self, indices: Sequence[NDArray[np.int64]] | RandomBatches, collate: Callable[..., T]) -> None:
+        self.indices = indices
+        self.collate = collate
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[T]:
+        for batch in self.indices:
+            yield self.collate(batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.indices.state_dict() if isinstance(self.indices, RandomBatches) else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if isinstance(self.indices, RandomBatches):
+            self.indices.load_state_dict(state)
+
+
+class SequenceDataModule(lightning.LightningDataModule):
+    """Training instances of the training part, and leave-one-out evaluation.
+
+    Args:
+        interactions: the data set.
+        max_len: how many of the last items a model sees.
+        batch_size: training targets of an optimizer step; on average, where all positions train at once.
+        eval_batch_size: users scored at a time.
+        all_positions: train every position of a sequence in one pass (causal backbones), or one prefix at a time.
+        seed: decides the order of training.
+
+    Raises:
+        UserError: if there is nothing to train on.
+    """
+
+    def __init__(
+        self,
+        interactions: Interactions,
+        *,
+        max_len: int,
+        batch_size: int,
+        eval_batch_size: int,
+        all_positions: bool,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.interactions = interactions
+        self.max_len = max_len
+        self.eval_batch_size = eval_batch_size
+        collate: Callable[..., tuple[SequenceBatch, ...]]
+        if all_positions:
+            self.windows = all_windows(interactions, max_len)
+            instances, collate = len(self.windows), self.collate_windows
+            per_window = self.windows.num_targets / max(1, instances)
+            batch_size = max(1, round(batch_size / max(1.0, per_window)))
+        else:
+            self.prefixes = all_prefixes(interactions, max_len)
+            instances, collate = len(self.prefixes), self.collate_prefixes
+        if instances == 0:
+            raise UserError(f"{interactions.name}: no user has two training items; give data with longer histories")
+        self.batches = Batches(RandomBatches(instances, batch_size, seed), collate)
+
+    def train_dataloader(self) -> Batches[tuple[SequenceBatch, ...]]:
+        return self.batches
+
+    def val_dataloader(self) -> Batches[SequenceBatch]:
+        return self.evaluation(held_out=2)
+
+    def test_dataloader(self) -> Batches[SequenceBatch]:
+        return self.evaluation(held_out=1)
+
+    def collate_prefixes(self, indices: NDArray[np.int64]) -> tuple[SequenceBatch, ...]:
+        """One batch of prefixes, with the target after each."""
+        prefixes = self.prefixes
+        starts, ends = prefixes.starts[indices], prefixes.ends[indices]
+        targets_B = self.interactions.items[ends].astype(np.int64)
+        return (self.batch(prefixes.users[indices], starts, ends - starts, targets_B),)
+
+    def collate_windows(self, indices: NDArray[np.int64]) -> tuple[SequenceBatch, ...]:
+        """The micro-batches of one step: windows of similar length run together, and take one step together."""
+        windows = self.windows
+        indices = indices[np.argsort(windows.lengths[indices], kind="stable")]
+        parts = []
+        for cut in cut_by_length(windows.lengths[indices]):
+            rows = indices[cut]
+            starts, lengths = windows.starts[rows], windows.lengths[rows]
+            targets_BL = self.padded(starts + 1, lengths)
+            targets_BL[np.arange(targets_BL.shape[1]) < windows.skipped[rows][:, None]] = 0
+            parts.append(self.batch(windows.users[rows], starts, lengths, targets_BL))
+        return tuple(parts)
+
+    def evaluation(self, held_out: int) -> Batches[SequenceBatch]:
+        """Every evaluated user once, over all processes; the target is the last item but `held_out - 1`."""
+        users = self.interactions.evaluated_users
+        users = users[np.argsort(self.interactions.lengths[users], kind="stable")]
+        rank, world_size = process_place()
+        users = users[rank::world_size]
+        splits = list(np.split(users, range(self.eval_batch_size, len(users), self.eval_batch_size)))
+        return Batches(splits, lambda batch: self.collate_evaluation(batch, held_out))
+
+    def collate_evaluation(self, users_B: NDArray[np.int64], held_out: int) -> SequenceBatch:
+        """The last `max_len` items before the target, and everything before it as history."""
+        begins, ends = self.interactions.offsets[users_B], self.interactions.offsets[users_B + 1] - held_out
+        starts = np.maximum(begins, ends - self.max_len)
+        history = ends - begins
+        seen_rows = np.repeat(np.arange(len(users_B)), history)
+        seen_places = np.arange(len(seen_rows)) + np.repeat(begins - np.cumsum(history) + history, history)
+        return self.batch(
+            users_B,
+            starts,
+            ends - starts,
+            self.interactions.items[ends].astype(np.int64),
+            torch.from_numpy(seen_rows),
+            torch.from_numpy(self.interactions.items[seen_places].astype(np.int64)),
+        )
+
+    def batch(
+        self,
+        users_B: NDArray[np.int64],
+        starts_B: NDArray[np.int64],
+        lengths_B: NDArray[np.int64],
+        targets: NDArray[np.int64],
+        seen_rows: Tensor | None = None,
+        seen_items: Tensor | None = None,
+    ) -> SequenceBatch:
+        return SequenceBatch(
+            torch.from_numpy(self.padded(starts_B, lengths_B)),
+            torch.from_numpy(lengths_B),
+            torch.from_numpy(users_B),
+            torch.from_numpy(targets),
+            seen_rows,
+            seen_items,
+        )
+
+    def padded(self, starts_B: NDArray[np.int64], lengths_B: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Stretches of the flat array as rows, padded with 0 on the right."""
+        column_L = np.arange(lengths_B.max())
+        places_BL = starts_B[:, None] + column_L
+        inside_BL = column_L < lengths_B[:, None]
+        items_BL = self.interactions.items[np.where(inside_BL, places_BL, 0)].astype(np.int64)
+        return np.where(inside_BL, items_BL, 0)
+
+
+def cut_by_length(sorted_lengths: NDArray[np.int64]) -> list[slice]:
+    """Cuts rising lengths into runs, greedily from the longest, each with little padding.
+
+    A run is closed once taking in a shorter sequence would make more than `MICRO_BATCH_WASTE` of it padding, unless it
+    is smaller than `MIN_MICRO_BATCH`.
+    """
+    cuts, end = [], len(sorted_lengths)
+    while end > 0:
+        longest = sorted_lengths[end - 1]
+        tokens = np.cumsum(sorted_lengths[:end][::-1])
+        count = np.arange(1, end + 1)
+        fits = (tokens >= (1 - MICRO_BATCH_WASTE) * longest * count) | (count <= MIN_MICRO_BATCH)
+        size = end if fits.all() else int(np.argmin(fits))
+        cuts.append(slice(end - size, end))
+        end -= size
+    return cuts

@@ -1,0 +1,91 @@
+"""The training loop and the evaluator that the backbone and the fusion stages share.
+
+Shapes: B rows, L positions, D hidden size, I items (row 0 of a table is padding), T targets.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import lightning
+import torch
+from torch import Tensor
+
+from tslrec.backbones.base import Backbone, CausalBackbone
+from tslrec.errors import UserError
+from tslrec.losses import softmax_loss
+from tslrec.metrics import RankingMetrics, target_ranks
+from tslrec.sequences import SequenceBatch
+
+
+class NextItemModule(lightning.LightningModule):
+    """Next-item prediction with a softmax over all items (tied item table, no bias) and exact full ranking.
+
+    Args:
+        backbone: any sequential recommender, whatever its item embedding is made of.
+        learning_rate: Adam's.
+        weight_decay: Adam's (L2).
+    """
+
+    def __init__(self, backbone: Backbone, *, learning_rate: float, weight_decay: float) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["backbone"])
+        self.backbone = backbone
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.validation_metrics = RankingMetrics()
+        self.test_metrics = RankingMetrics()
+
+    def training_step(self, batch: tuple[SequenceBatch, ...], batch_idx: int) -> Tensor:
+        """Cross-entropy per target, over all micro-batches of one optimizer step, plus the backbone's own penalty."""
+        item_embedding = self.backbone.item_embedding
+        table_ID = item_embedding.table()
+        users: list[Tensor] = []
+        targets: list[Tensor] = []
+        for rows in batch:
+            if rows.targets.ndim == 1:
+                users.append(self.backbone(rows.items_BL, rows.lengths_B, rows.users_B, table_ID))
+                targets.append(rows.targets)
+            else:
+                backbone = cast(CausalBackbone, self.backbone)
+                hidden_BLD = backbone.all_positions(rows.items_BL, rows.lengths_B, rows.users_B, table_ID)
+                counted_BL = rows.targets > 0
+                users.append(hidden_BLD[counted_BL])
+                targets.append(rows.targets[counted_BL])
+        user_TD, targets_T = torch.cat(users), torch.cat(targets)
+        loss = softmax_loss(user_TD, table_ID, targets_T, padding_row=item_embedding.padding_row) / len(targets_T)
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"loss is {loss.item()} at step {self.global_step} of epoch {self.current_epoch}; "
+                "lower training.learning_rate"
+            )
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(targets_T), prog_bar=True)
+        return loss + self.backbone.regularization(table_ID)
+
+    def validation_step(self, batch: SequenceBatch, batch_idx: int) -> None:
+        self.rank(batch, self.validation_metrics)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_ranking("validation", self.validation_metrics)
+
+    def test_step(self, batch: SequenceBatch, batch_idx: int) -> None:
+        self.rank(batch, self.test_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        self.log_ranking("test", self.test_metrics)
+
+    def rank(self, batch: SequenceBatch, metrics: RankingMetrics) -> None:
+        """Ranks each row's target among all items, under both protocols."""
+        table_ID = self.backbone.item_embedding.table()
+        user_BD = self.backbone(batch.items_BL, batch.lengths_B, batch.users_B, table_ID)
+        masked_B, unmasked_B = target_ranks(user_BD, table_ID, batch.targets, batch.seen_rows, batch.seen_items)
+        metrics.update(masked_B, unmasked_B)
+
+    def log_ranking(self, part: str, metrics: RankingMetrics) -> None:
+        values = {f"{part}/{name}": float(value) for name, value in metrics.compute().items()}
+        self.log_dict(values)
+        metrics.reset()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return torch.optim.Adam(trained, lr=self.learning_rate, weight_decay=self.weight_decay, fused=True)

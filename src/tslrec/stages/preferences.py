@@ -1,0 +1,39 @@
+"""Stage 2 of the pipeline: latent categories and preference distributions from the backbone's item embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from tslrec.preferences import cluster_items, user_preferences
+from tslrec.stages.context import StageContext
+
+VERSION = 1
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    """Writes `preferences.safetensors`: `clusters` `[I + 1]`, `preferences` `[U, K]`, `centroids` `[K, D]`.
+
+    Returns:
+        The smallest and largest group, and the adjusted Rand index against the true categories where they are known.
+    """
+    config = context.config.preferences
+    item_embeddings_ID = load_file(context.inputs["backbone"] / "item_embeddings.safetensors")["item_embeddings"]
+    clusters_I, centroids_KD = cluster_items(
+        item_embeddings_ID, num_clusters=config.num_clusters, num_starts=config.num_starts, seed=context.seed
+    )
+    preferences_UK = user_preferences(context.interactions, clusters_I, config.num_clusters)
+    save_file(
+        {"clusters": clusters_I, "preferences": preferences_UK, "centroids": centroids_KD},
+        context.folder / "preferences.safetensors",
+    )
+    sizes = np.bincount(clusters_I[1:], minlength=config.num_clusters)
+    metrics: dict[str, Any] = {"smallest_group": int(sizes.min()), "largest_group": int(sizes.max())}
+    truth = context.interactions.true_categories
+    if truth is not None:
+        from sklearn.metrics import adjusted_rand_score
+
+        metrics["ari_clusters"] = float(adjusted_rand_score(truth[1:], clusters_I[1:]))
+    return metrics

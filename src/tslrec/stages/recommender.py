@@ -1,0 +1,72 @@
+"""Trains, selects and tests a sequential recommender; the backbone and the fusion stages differ only in its table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from hydra.utils import get_class
+from safetensors.torch import save_file
+
+from tslrec.backbones.base import Backbone
+from tslrec.check import MODEL_KEYS
+from tslrec.item_embedding import ItemEmbedding
+from tslrec.sequences import SequenceDataModule
+from tslrec.stages.context import StageContext
+from tslrec.stages.next_item import NextItemModule
+from tslrec.stages.selection import selection_callbacks
+
+Module = TypeVar("Module", bound=NextItemModule)
+
+
+def build_backbone(
+    model: Mapping[str, Any], item_embedding: ItemEmbedding, *, num_users: int, max_len: int
+) -> Backbone:
+    """The backbone that a `model` section names, around an item embedding."""
+    numbers = {key: value for key, value in model.items() if key not in MODEL_KEYS and key != "_target_"}
+    backbone = get_class(model["_target_"])(item_embedding, num_users, max_len, **numbers)
+    assert isinstance(backbone, Backbone)
+    return backbone
+
+
+def train_recommender(
+    context: StageContext, item_embedding: ItemEmbedding, module_class: Callable[..., Module]
+) -> tuple[Module, dict[str, Any]]:
+    """Trains with early stopping, tests the best weights once, and writes `weights.safetensors`.
+
+    Returns:
+        The module with its best weights, and the stage's metrics: `validation/…` and `test/…` of both ranking
+        protocols, the best epoch and how many were run.
+    """
+    config = context.config.training
+    backbone = build_backbone(
+        context.config.model,
+        item_embedding,
+        num_users=context.interactions.num_users,
+        max_len=config.max_len,
+    )
+    module = module_class(backbone, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
+    data = SequenceDataModule(
+        context.interactions,
+        max_len=config.max_len,
+        batch_size=config.batch_size,
+        eval_batch_size=config.eval_batch_size,
+        all_positions=config.all_positions and backbone.causal,
+        seed=context.seed,
+    )
+    best, callbacks = selection_callbacks(config.selection, config.patience)
+    trainer = context.make_trainer(max_epochs=config.max_epochs, callbacks=callbacks)
+    trainer.fit(module, data)
+    best.restore(module)
+    tested = trainer.test(module, data, verbose=False)[0]
+    save_file(
+        {name: value.contiguous() for name, value in module.backbone.state_dict().items()},
+        context.folder / "weights.safetensors",
+    )
+    metrics: dict[str, Any] = {
+        **best.metrics,
+        **tested,
+        "best_epoch": best.epoch,
+        "epochs": trainer.current_epoch,
+    }
+    return module, metrics

@@ -1,0 +1,44 @@
+"""Keeps the weights of the best validation NDCG@10, and stops once it no longer rises."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import EarlyStopping
+from torch import Tensor
+
+MONITORED = "validation/{protocol}/NDCG@10"
+
+
+class BestWeights(lightning.Callback):
+    """A copy in memory of the weights at the best evaluation so far; no checkpoint file is written or read.
+
+    Attributes:
+        epoch: the epoch of the best evaluation, from 0.
+        metrics: all validation metrics of that evaluation.
+    """
+
+    def __init__(self, monitored: str) -> None:
+        self.monitored = monitored
+        self.epoch = -1
+        self.metrics: dict[str, float] = {}
+        self.weights: dict[str, Tensor] = {}
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        now = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("validation")}
+        if not self.metrics or now[self.monitored] > self.metrics[self.monitored]:
+            self.epoch = trainer.current_epoch
+            self.metrics = now
+            self.weights = {name: value.detach().cpu().clone() for name, value in pl_module.state_dict().items()}
+
+    def restore(self, module: lightning.LightningModule) -> None:
+        """Puts the best weights back."""
+        module.load_state_dict(self.weights)
+
+
+def selection_callbacks(protocol: str, patience: int) -> tuple[BestWeights, list[Any]]:
+    """Both callbacks, watching the validation NDCG@10 of one ranking protocol (`masked` or `unmasked`)."""
+    monitored = MONITORED.format(protocol=protocol)
+    best = BestWeights(monitored)
+    return best, [best, EarlyStopping(monitored, mode="max", patience=patience, check_finite=True)]

@@ -1,0 +1,88 @@
+"""Builds a stage's Lightning trainer: device and strategy from the configuration, logs and progress for people."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger
+
+from tslrec.config import TrainerConfig
+
+
+class StageProgress(RichProgressBar):
+    """Lightning's progress bar, naming the stage."""
+
+    def __init__(self, stage: str) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"{self.stage} · {super()._get_train_description(current_epoch).lower()}"
+
+    @property
+    def validation_description(self) -> str:
+        return f"{self.stage} · validation"
+
+    @property
+    def test_description(self) -> str:
+        return f"{self.stage} · test"
+
+
+class StageTrainers:
+    """Makes the trainers of one stage (see `tslrec.stages.context.MakeTrainer`).
+
+    Args:
+        config: the trainer section.
+        stage: names the progress bar.
+        folder: where the CSV logs go: `log/metrics.csv`.
+        dashboards: further loggers.
+    """
+
+    def __init__(self, config: TrainerConfig, stage: str, folder: Path, dashboards: Sequence[Logger] = ()) -> None:
+        self.config = config
+        self.stage = stage
+        self.folder = folder
+        self.dashboards = list(dashboards)
+
+    def __call__(
+        self,
+        *,
+        max_epochs: int,
+        callbacks: Sequence[lightning.Callback] = (),
+        llm: bool = False,
+        gradient_clip: float | None = None,
+    ) -> lightning.Trainer:
+        quieten()
+        strategy: Any = self.config.llm_strategy if llm else self.config.strategy
+        return lightning.Trainer(
+            accelerator=self.config.accelerator,
+            devices=self.config.devices,
+            num_nodes=self.config.num_nodes,
+            strategy=instantiate(strategy) if isinstance(strategy, dict) else strategy,
+            precision=self.config.llm_precision if llm else self.config.precision,  # type: ignore[arg-type]
+            max_epochs=max_epochs,
+            callbacks=[*callbacks, StageProgress(self.stage)],
+            logger=[CSVLogger(self.folder, name="log", version=""), *self.dashboards],
+            gradient_clip_val=gradient_clip,
+            log_every_n_steps=10,
+            num_sanity_val_steps=0,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+
+
+def quieten() -> None:
+    """Silences what Lightning says of hardware and loaders: our data modules batch vectorised, without workers."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*Starting from v1.9.0, `tensorboardX`.*")
+    warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")

@@ -1,0 +1,31 @@
+"""What many tests need: a place for the data and the golden files, and a small generated data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tslrec.interactions import IdMap, Interactions
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def make_interactions(sequences: Sequence[Sequence[int]], num_items: int | None = None) -> Interactions:
+    """Interactions from item sequences written out, item ids from 1."""
+    items = np.concatenate([np.asarray(sequence, dtype=np.int32) for sequence in sequences])
+    offsets = np.concatenate([[0], np.cumsum([len(sequence) for sequence in sequences])]).astype(np.int64)
+    num_items = num_items or int(items.max())
+    ids = IdMap(
+        users=tuple(f"u{user}" for user in range(len(sequences))),
+        items=("", *(f"i{item}" for item in range(1, num_items + 1))),
+    )
+    return Interactions(name="written", items=items, offsets=offsets, ids=ids)
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The project's folder."""
+    return CHECKOUT

