@@ -55,12 +55,12 @@ def test_preferences_count_the_training_part_only() -> None:
     # Users 0 and 1 are evaluated: their last two items (all of category 2) must not count.
     interactions = make_interactions([[1, 1, 2, 3, 3], [2, 4, 3, 3], [1, 4]], num_items=4)
     clusters = np.array([NO_CLUSTER, 0, 1, 2, 1])
-    expected = [[2 / 3, 1 / 3, 0], [0, 1, 0], [1 / 2, 1 / 2, 0]]
+    expected: np.ndarray = np.array([[2 / 3, 1 / 3, 0], [0, 1, 0], [1 / 2, 1 / 2, 0]])
     np.testing.assert_allclose(user_preferences(interactions, clusters, 3), expected, atol=1e-7)
 
 
 def test_preferences_sum_to_one() -> None:
     draw = np.random.default_rng(0)
-    interactions = make_interactions([draw.integers(1, 21, size=draw.integers(1, 30)) for _ in range(50)], 20)
+    interactions = make_interactions([draw.integers(1, 21, size=draw.integers(1, 30)).tolist() for _ in range(50)], 20)
     clusters = np.concatenate([[NO_CLUSTER], np.arange(20) % 7])
-    np.testing.assert_allclose(user_preferences(interactions, clusters, 7).sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(user_preferences(interactions, clusters, 7).sum(axis=1), np.ones(50), atol=1e-6)

@@ -7,9 +7,9 @@ import shlex
 from pathlib import Path
 
 import pytest
-from conftest import CHECKOUT
 from hydra import compose, initialize_config_dir
 
+from conftest import CHECKOUT
 from tslrec.composition import register_schema, to_config
 
 PAGES = ("README.md", "CONTRIBUTING.md", "RESULTS.md")

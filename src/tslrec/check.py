@@ -153,7 +153,7 @@ def check_target(
 
 
 def has_type(value: Any, hint: Any) -> bool:
-    """Whether a plain YAML value fits an annotation; annotations that YAML cannot express fit nothing but themselves."""
+    """Whether a plain YAML value fits an annotation; what YAML cannot express fits only itself."""
     if hint is Any:
         return True
     origin = typing.get_origin(hint)

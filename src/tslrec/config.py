@@ -132,8 +132,8 @@ class SFTConfig:
         augment_batch_size: items that the augmentation runs at a time.
     """
 
-    batch_size: int = 64
-    learning_rate: float = 5e-4
+    batch_size: int = 16
+    learning_rate: float = 1e-3
     weight_decay: float = 0.0
     max_epochs: int = 1
     warmup: float = 0.05

@@ -37,7 +37,7 @@ class Backbone(nn.Module):
         return self.item_embedding.hidden_size
 
     def embed(self, items_BL: Tensor, table_ID: Tensor | None) -> Tensor:
-        """The vectors of items, `[B, L, D]`; looking padding up never trains its row (nor does it in the references)."""
+        """The vectors of items, `[B, L, D]`; looking padding up never trains its row, as in the references."""
         return F.embedding(items_BL, self.table(table_ID), padding_idx=PADDING)
 
     def table(self, table_ID: Tensor | None) -> Tensor:

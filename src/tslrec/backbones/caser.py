@@ -55,7 +55,7 @@ class Caser(Backbone):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """RecBole's: xavier for the linear layers and N(0, 1/D) for the user vectors; convolutions as torch draws them."""
+        """RecBole's: xavier for linear layers, N(0, 1/D) for user vectors, torch's own for convolutions."""
         for layer in (self.first, self.second):
             nn.init.xavier_normal_(layer.weight)
             nn.init.zeros_(layer.bias)

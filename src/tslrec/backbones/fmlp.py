@@ -6,6 +6,7 @@ Shapes: B sequences, L positions (always `max_len`), D hidden size, F = L // 2 +
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -123,10 +124,10 @@ class FMLPRec(Backbone):
                 nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
         nn.init.normal_(self.position_embedding, std=0.02)
-        first = 0.02 * torch.randn_like(next(iter(self.filters)).complex_weight)
+        first = 0.02 * torch.randn_like(cast(FilterLayer, self.filters[0]).complex_weight)
         with torch.no_grad():
             for layer in self.filters:
-                layer.complex_weight.copy_(first)
+                cast(FilterLayer, layer).complex_weight.copy_(first)
 
     def forward(self, items_BL: Tensor, lengths_B: Tensor, users_B: Tensor, table_ID: Tensor | None = None) -> Tensor:
         window_BL = left_padded(items_BL, lengths_B, self.max_len)
@@ -136,7 +137,7 @@ class FMLPRec(Backbone):
             hidden_BLD = feed_forward(filter_layer(hidden_BLD))
         # Only the last position is read, so the last block computes no other.
         filter_layer, feed_forward = last
-        return feed_forward(filter_layer.last(hidden_BLD))
+        return feed_forward(cast(FilterLayer, filter_layer).last(hidden_BLD))
 
 
 def left_padded(items_BL: Tensor, lengths_B: Tensor, max_len: int) -> Tensor:

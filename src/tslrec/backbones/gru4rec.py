@@ -1,4 +1,4 @@
-"""GRU4Rec (Hidasi et al. 2016) as RecBole builds it: a recurrent network over the items, projected to the table's width.
+"""GRU4Rec (Hidasi et al. 2016) as RecBole builds it: a recurrent network over the items.
 
 Shapes: B sequences, L positions, D hidden size of the item table.
 """

@@ -5,6 +5,8 @@ Shapes: B sequences, L positions, D hidden size, A attention heads.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -129,4 +131,4 @@ class SASRec(CausalBackbone):
         *earlier, last = self.blocks
         for block in earlier:
             hidden_BLD = block(hidden_BLD)
-        return last.last(hidden_BLD, lengths_B)
+        return cast(Block, last).last(hidden_BLD, lengths_B)

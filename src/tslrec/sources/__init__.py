@@ -1,1 +1,1 @@
-"""Raw formats, one file each: a reader turns a file into `RawInteractions`, or says in one line what is wrong with it."""
+"""Raw formats, one file each: a reader gives `RawInteractions`, or one line that says what is wrong."""

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from tslrec.config import DataConfig
 from tslrec.errors import UserError
+from tslrec.sources.raw import require_file
 
 TIMEOUT_SECONDS = 10
 BLOCK_BYTES = 1 << 16
@@ -29,7 +30,8 @@ def locate(data: DataConfig, cache: Path) -> Path:
     expected = data.download.sha256
     if data.path is not None:
         path = Path(data.path).expanduser()
-        if path.is_file() and expected is not None:
+        require_file(path)
+        if expected is not None:
             refuse_other_bytes(
                 path, expected, f"give the right file, or set data.download.sha256=null to use it as {data.name}"
             )

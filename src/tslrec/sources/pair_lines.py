@@ -27,7 +27,7 @@ def read(path: Path) -> RawInteractions:
     if len(bad):
         count = len(bad["text"][0].split())
         raise UserError(
-            f"{path}, line {bad['line'][0]}: has {count} field(s) instead of `user item`; separate them by white space, "
+            f"{path}, line {bad['line'][0]}: has {count} field(s) instead of `user item`; separate by white space, "
             "or choose data=user_lines or data=csv"
         )
     return RawInteractions(rows.select("user", "item", "line"))

@@ -66,7 +66,9 @@ def named_rows(
     Args:
         table: as read; the time column may still be text.
         path: for messages.
-        user_column: name of the users' column; `item_column` and `time_column` likewise (null: rows are in time order).
+        user_column: name of the users' column.
+        item_column: name of the items' column.
+        time_column: name of the times' column; None where the rows are in time order.
         first_line: the line of the first row.
     """
     for column in (user_column, item_column, time_column):

@@ -32,7 +32,7 @@ def generate(
     Raises:
         UserError: if the items cannot be spread over the categories and histories.
     """
-    if num_items < 2 * num_categories or num_items < 4 * average_length or num_users < num_categories:
+    if num_items < 2 * num_categories or num_items < 2 * average_length or num_users < num_categories:
         raise UserError(
             f"data.reader: {num_items} items and {num_users} users are too few for {num_categories} categories and "
             f"histories of {average_length:g}; raise num_items or lower the others"

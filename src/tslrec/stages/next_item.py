@@ -78,6 +78,8 @@ class NextItemModule(lightning.LightningModule):
         """Ranks each row's target among all items, under both protocols."""
         table_ID = self.backbone.item_embedding.table()
         user_BD = self.backbone(batch.items_BL, batch.lengths_B, batch.users_B, table_ID)
+        assert batch.seen_rows is not None
+        assert batch.seen_items is not None
         masked_B, unmasked_B = target_ranks(user_BD, table_ID, batch.targets, batch.seen_rows, batch.seen_items)
         metrics.update(masked_B, unmasked_B)
 

@@ -1,0 +1,87 @@
+"""What every backbone is. The suite finds the backbones by their YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from conftest import CHECKOUT
+from tslrec.backbones.base import Backbone, CausalBackbone
+from tslrec.item_embedding import IdEmbedding
+from tslrec.stages.recommender import build_backbone
+
+BACKBONES = sorted((CHECKOUT / "configs" / "model").glob("*.yaml"))
+ITEMS = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 0, 0], [7, 0, 0, 0, 0]])
+LENGTHS = torch.tensor([5, 3, 1])
+USERS = torch.arange(3)
+
+
+def build(path: Path, seed: int = 0) -> Backbone:
+    torch.manual_seed(seed)
+    model = yaml.safe_load(path.read_text())
+    return build_backbone(model, IdEmbedding(10, 8), num_users=3, max_len=7)
+
+
+def test_there_are_backbones() -> None:
+    assert {path.stem for path in BACKBONES} >= {"gru4rec", "caser", "sasrec", "fmlp"}
+
+
+@pytest.mark.parametrize("path", BACKBONES, ids=lambda path: path.stem)
+class TestBackbone:
+    def test_gives_a_vector_per_user(self, path: Path) -> None:
+        user = build(path)(ITEMS, LENGTHS, USERS)
+        assert user.shape == (3, 8)
+        assert torch.isfinite(user).all()
+
+    def test_more_padding_changes_nothing(self, path: Path) -> None:
+        backbone = build(path).eval()
+        wider = torch.nn.functional.pad(ITEMS, (0, 2))
+        torch.testing.assert_close(backbone(wider, LENGTHS, USERS), backbone(ITEMS, LENGTHS, USERS))
+
+    def test_a_neighbour_in_the_batch_changes_nothing(self, path: Path) -> None:
+        backbone = build(path).eval()
+        alone = backbone(ITEMS[1:2, :3], LENGTHS[1:2], USERS[1:2])
+        torch.testing.assert_close(alone, backbone(ITEMS, LENGTHS, USERS)[1:2])
+
+    def test_all_positions_are_the_prefixes(self, path: Path) -> None:
+        backbone = build(path).eval()
+        assert backbone.causal == isinstance(backbone, CausalBackbone)
+        if not isinstance(backbone, CausalBackbone):
+            pytest.skip("does not claim to be causal")
+        states = backbone.all_positions(ITEMS, LENGTHS, USERS)
+        for length in range(1, 6):
+            prefix = backbone(ITEMS[:1, :length], torch.tensor([length]), USERS[:1])
+            torch.testing.assert_close(states[:1, length - 1], prefix)
+
+    def test_gradient_reaches_every_parameter(self, path: Path) -> None:
+        backbone = build(path).eval()
+        weight: Tensor = torch.randn(3, 8)
+        (backbone(ITEMS, LENGTHS, USERS) * weight).sum().backward()
+        for name, parameter in backbone.named_parameters():
+            assert parameter.grad is not None, name
+            assert torch.isfinite(parameter.grad).all(), name
+
+    def test_padding_is_not_trained(self, path: Path) -> None:
+        backbone = build(path)
+        backbone(ITEMS, LENGTHS, USERS).sum().backward()
+        gradient = dict(backbone.named_parameters())["item_embedding.weight"].grad
+        assert gradient is not None
+        assert (gradient[0] == 0).all()
+
+    def test_a_given_table_is_used(self, path: Path) -> None:
+        backbone = build(path).eval()
+        other = 2 * backbone.item_embedding.table()
+        assert not torch.equal(backbone(ITEMS, LENGTHS, USERS, other), backbone(ITEMS, LENGTHS, USERS))
+
+    def test_state_dict_round_trip(self, path: Path) -> None:
+        first, second = build(path, 0).eval(), build(path, 1).eval()
+        second.load_state_dict(first.state_dict())
+        assert torch.equal(first(ITEMS, LENGTHS, USERS), second(ITEMS, LENGTHS, USERS))
+
+    def test_the_seed_decides(self, path: Path) -> None:
+        first, again = build(path, 5)(ITEMS, LENGTHS, USERS), build(path, 5)(ITEMS, LENGTHS, USERS)
+        assert torch.equal(first, again)
