@@ -122,7 +122,7 @@ def print_data(interactions: Interactions, config: Config, console: Console) -> 
     """The data set's row of the paper's Table 1."""
     from tslrec.table1 import format_row, table1_row
 
-    console.print(format_row(config.data.title, table1_row(interactions)), highlight=False)
+    console.print(format_row(config.data.title, table1_row(interactions)), highlight=False, soft_wrap=True)
 
 
 @dataclass
@@ -174,7 +174,9 @@ class MethodRun:
             recipe, lambda folder: self.compute(stage, module.run, config, folder, dashboard), meter.facts
         )
         said = "reused" if artifact.reused else f"computed in {artifact.manifest['wall_seconds']:.1f} s"
-        self.console.print(f"{self.config.method.name} · {stage}: {said}, {artifact.folder}", highlight=False)
+        self.console.print(
+            f"{self.config.method.name} · {stage}: {said}, {artifact.folder}", highlight=False, soft_wrap=True
+        )
         return artifact
 
     def source_of_stage(self, stage: str) -> Config:

@@ -14,7 +14,7 @@ from rich.table import Table
 from tslrec.artifacts import KEY_LENGTH, Artifact
 
 METRICS = ("HR@5", "HR@10", "NDCG@5", "NDCG@10")
-PROTOCOLS = {"masked": "history masked", "unmasked": "history not masked"}
+PROTOCOLS = {"masked": "masked", "unmasked": "not masked"}
 TITLES = {"base": "Base", "ci": "CI", "tslrec": "TSLRec"}
 
 

@@ -6,8 +6,7 @@ Shapes: B sequences, L positions, S (row, item) pairs of histories.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import lightning
 import numpy as np
@@ -28,8 +27,7 @@ MIN_MICRO_BATCH = 16
 """Sequences; below, the overhead of one more pass outweighs the padding that it saves."""
 
 
-@dataclass(frozen=True)
-class SequenceBatch:
+class SequenceBatch(NamedTuple):
     """Sequences that are run together.
 
     Attributes:

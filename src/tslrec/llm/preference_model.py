@@ -121,7 +121,7 @@ class PreferenceLLM(nn.Module):
         """Fixes the numbers by which the group head's inputs are centred and scaled, from a sample of users.
 
         Before training, h^u differs little between users beside what all have in common and a few huge dimensions; the
-        head learns several times faster when it reads the difference. What it can express stays Eq. 2: see
+        head learns faster when it reads the difference. What it can express stays Eq. 2: see
         `folded_group_head`.
         """
         knowledge_BH = self(examples).knowledge_BH.float()
