@@ -71,7 +71,7 @@ class StageTrainers:
             callbacks=[*callbacks, StageProgress(self.stage)],
             logger=[CSVLogger(self.folder, name="log", version=""), *self.dashboards],
             gradient_clip_val=gradient_clip,
-            log_every_n_steps=10,
+            log_every_n_steps=1,
             num_sanity_val_steps=0,
             enable_checkpointing=False,
             enable_model_summary=False,
