@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import signal
@@ -96,6 +97,20 @@ def test_artifacts_have_the_shapes_that_the_data_dictate(finished: tuple[Path, s
     knowledge = load_file(root / stages["augment"]["folder"] / "knowledge.safetensors")
     assert knowledge["knowledge"].shape == (41, 32)
     assert knowledge["categories"].shape == (41, 4)
+
+
+def test_every_epoch_that_was_asked_for_trains(finished: tuple[Path, str]) -> None:
+    for result in result_of(finished[0])["results"]:
+        assert result["metrics"]["epochs"] == 2
+    for stage in ("backbone", "fusion"):
+        for log in (finished[0] / "artifacts" / stage).glob("*/log/metrics.csv"):
+            with log.open() as file:
+                rows = [row for row in csv.DictReader(file) if row["train/loss"]]
+            assert [row["epoch"] for row in rows] == ["0", "1"]
+
+
+def test_only_the_artifacts_are_written_beside_the_command(finished: tuple[Path, str]) -> None:
+    assert [path.name for path in finished[0].iterdir()] == ["artifacts"]
 
 
 def test_nothing_that_executes_on_loading_is_written(finished: tuple[Path, str]) -> None:

@@ -34,12 +34,12 @@ class RandomBatches:
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_instances)
         rank, world_size = process_place()
-        while self.position < len(self):
-            batch = order[self.position * self.batch_size : (self.position + 1) * self.batch_size]
-            self.position += 1
-            yield batch[rank::world_size]
-        self.epoch += 1
-        self.position = 0
+        for position in range(self.position, len(self)):
+            # Moved on before the batch is handed out: who knows how many there are never asks for one more, so
+            # nothing after the last `yield` would run.
+            last = position + 1 == len(self)
+            self.epoch, self.position = (self.epoch + 1, 0) if last else (self.epoch, position + 1)
+            yield order[position * self.batch_size : (position + 1) * self.batch_size][rank::world_size]
 
     def state_dict(self) -> dict[str, Any]:
         """Where the next batch comes from."""

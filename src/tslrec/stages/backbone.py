@@ -12,7 +12,7 @@ from tslrec.stages.context import StageContext
 from tslrec.stages.next_item import NextItemModule
 from tslrec.stages.recommender import train_recommender
 
-VERSION = 1
+VERSION = 2
 
 
 class BackboneModule(NextItemModule):
