@@ -36,8 +36,7 @@ class ChunkedSoftmaxLoss(torch.autograd.Function):
         largest_B = user_BD.new_zeros(len(user_BD))
         sums_B = torch.empty_like(largest_B)
         # By Cauchy and Schwarz no logit is larger. Only where that is not small enough is the maximum looked for.
-        bound = torch.linalg.vector_norm(user_BD, dim=1).max() * torch.linalg.vector_norm(candidates_ID, dim=1).max()
-        shift = not bool(bound <= SAFE_LOGIT)
+        shift = not largest_norm(user_BD) * largest_norm(candidates_ID) <= SAFE_LOGIT
         grad_user_BD = torch.empty_like(user_BD) if need_user else None
         grad_table_ID = torch.zeros_like(table_ID) if need_table else None
         buffer_CI = user_BD.new_empty(min(rows, len(user_BD)), len(candidates_ID))
@@ -72,6 +71,11 @@ class ChunkedSoftmaxLoss(torch.autograd.Function):
             None,
             None,
         )
+
+
+def largest_norm(vectors_XD: Tensor) -> float:
+    """Of any of the vectors; 0 of none, as a process without a target in this step has."""
+    return float(torch.linalg.vector_norm(vectors_XD, dim=1).max()) if len(vectors_XD) else 0.0
 
 
 def chunk_rows(num_candidates: int, user_BD: Tensor) -> int:
