@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from tslrec.artifacts import Artifact, ArtifactStore, write_json
-from tslrec.check import check
+from tslrec.check import check, check_catalogue
 from tslrec.composition import Composer, to_config
 from tslrec.config import Config
 from tslrec.entry import stop
@@ -59,6 +59,9 @@ def run_methods(config: Config, composer: Composer, console: Console) -> list[Me
     store = ArtifactStore(Path(config.artifacts))
     data, interactions = ingest_data(config, store)
     print_data(interactions, config, console)
+    for each in (*planned, *sources):
+        if each.method.stages:
+            check_catalogue(each, interactions.num_items)
     results = []
     for each, source in zip(planned, sources, strict=True):
         if each.method.stages:

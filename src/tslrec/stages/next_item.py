@@ -15,22 +15,27 @@ from tslrec.backbones.base import Backbone, CausalBackbone
 from tslrec.errors import UserError
 from tslrec.losses import softmax_loss
 from tslrec.metrics import RankingMetrics, target_ranks
+from tslrec.sampled_softmax import Negatives, NegativeSampler, compact, sampled_softmax_loss
 from tslrec.sequences import SequenceBatch
 
 
 class NextItemModule(lightning.LightningModule):
-    """Next-item prediction with a softmax over all items (tied item table, no bias) and exact full ranking.
+    """Next-item prediction with a softmax (tied item table, no bias) and exact full ranking.
 
     Args:
         backbone: any sequential recommender, whatever its item embedding is made of.
         learning_rate: Adam's.
         weight_decay: Adam's (L2).
+        sampler: draws the negatives of a sampled softmax; None: the softmax over all items.
     """
 
-    def __init__(self, backbone: Backbone, *, learning_rate: float, weight_decay: float) -> None:
+    def __init__(
+        self, backbone: Backbone, *, learning_rate: float, weight_decay: float, sampler: NegativeSampler | None = None
+    ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["backbone"])
+        self.save_hyperparameters(ignore=["backbone", "sampler"])
         self.backbone = backbone
+        self.sampler = sampler
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.validation_metrics = RankingMetrics()
@@ -39,7 +44,13 @@ class NextItemModule(lightning.LightningModule):
     def training_step(self, batch: tuple[SequenceBatch, ...], batch_idx: int) -> Tensor:
         """Cross-entropy per target, over all micro-batches of one optimizer step, plus the backbone's own penalty."""
         item_embedding = self.backbone.item_embedding
-        table_ID = item_embedding.table()
+        if self.sampler is None:
+            negatives, table_ID = None, item_embedding.table()
+        else:
+            # From here on ids are places in the part of the table that this step needs.
+            negatives = self.sampler.draw(self.device)
+            rows_R, batch, negatives = narrowed(batch, negatives)
+            table_ID = item_embedding.rows(rows_R)
         users: list[Tensor] = []
         targets: list[Tensor] = []
         for rows in batch:
@@ -53,14 +64,17 @@ class NextItemModule(lightning.LightningModule):
                 users.append(hidden_BLD[counted_BL])
                 targets.append(rows.targets[counted_BL])
         user_TD, targets_T = torch.cat(users), torch.cat(targets)
-        loss = softmax_loss(user_TD, table_ID, targets_T, padding_row=item_embedding.padding_row) / len(targets_T)
+        if negatives is None:
+            loss = softmax_loss(user_TD, table_ID, targets_T, padding_row=item_embedding.padding_row) / len(targets_T)
+        else:
+            loss = sampled_softmax_loss(user_TD, table_ID, targets_T, negatives) / len(targets_T)
         if not torch.isfinite(loss):
             raise UserError(
                 f"loss is {loss.item()} at step {self.global_step} of epoch {self.current_epoch}; "
                 "lower training.learning_rate"
             )
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(targets_T), prog_bar=True)
-        return loss + self.backbone.regularization(table_ID)
+        return loss + self.backbone.regularization(table_ID if negatives is None else None)
 
     def validation_step(self, batch: SequenceBatch, batch_idx: int) -> None:
         self.rank(batch, self.validation_metrics)
@@ -91,3 +105,17 @@ class NextItemModule(lightning.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return torch.optim.Adam(trained, lr=self.learning_rate, weight_decay=self.weight_decay, fused=True)
+
+
+def narrowed(
+    batch: tuple[SequenceBatch, ...], negatives: Negatives
+) -> tuple[Tensor, tuple[SequenceBatch, ...], Negatives]:
+    """The items of a step, distinct and rising from padding, and the step with their places for ids."""
+    ids = [negatives.items_S, *(part.items_BL for part in batch), *(part.targets for part in batch)]
+    rows_R, (negatives_S, *places) = compact(ids)
+    inputs, targets = places[: len(batch)], places[len(batch) :]
+    parts = tuple(
+        part._replace(items_BL=items_BL, targets=found)
+        for part, items_BL, found in zip(batch, inputs, targets, strict=True)
+    )
+    return rows_R, parts, negatives._replace(items_S=negatives_S)
