@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch.distributed
 from numpy.typing import NDArray
+
+from tslrec.ranks import process_place
 
 
 class RandomBatches:
     """Each epoch visits every instance once, in a new order; lengths have no say in who shares a batch.
 
-    With several processes each takes its share of every batch.
+    All processes of a job draw the same batches; `own_share` says which part of one is whose.
 
     Args:
         num_instances: how many there are.
@@ -33,13 +34,12 @@ class RandomBatches:
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_instances)
-        rank, world_size = process_place()
         for position in range(self.position, len(self)):
             # Moved on before the batch is handed out: who knows how many there are never asks for one more, so
             # nothing after the last `yield` would run.
             last = position + 1 == len(self)
             self.epoch, self.position = (self.epoch + 1, 0) if last else (self.epoch, position + 1)
-            yield order[position * self.batch_size : (position + 1) * self.batch_size][rank::world_size]
+            yield order[position * self.batch_size : (position + 1) * self.batch_size]
 
     def state_dict(self) -> dict[str, Any]:
         """Where the next batch comes from."""
@@ -56,8 +56,13 @@ class RandomBatches:
         self.epoch, self.position = state["epoch"], state["position"]
 
 
-def process_place() -> tuple[int, int]:
-    """This process's rank and how many there are."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
+def own_share(batch: NDArray[np.int64]) -> tuple[NDArray[np.int64], bool]:
+    """This process's share of a batch, and whether its targets count.
+
+    Every process takes part in every step, since the others wait for its gradient. So where a batch has fewer instances
+    than there are processes, those left over run one that another process has, without counting it.
+    """
+    rank, world_size = process_place()
+    if rank < len(batch):
+        return batch[rank::world_size], True
+    return batch[:1], False
