@@ -14,7 +14,7 @@ from tslrec.backbones.caser import Caser
 from tslrec.backbones.sasrec import SASRec
 from tslrec.item_embedding import IdEmbedding
 from tslrec.sampled_softmax import Negatives, NegativeSampler, sampled_softmax_loss
-from tslrec.sequences import SequenceBatch
+from tslrec.sequences import SequenceBatch, TrainingBatch
 from tslrec.stages.next_item import NextItemModule
 
 COUNTS_I = np.array([0, 0, 1, 2, 5, 9, 0, 30, 3, 3, 12])
@@ -137,12 +137,13 @@ def test_a_training_step_has_the_gradient_of_the_whole_table(
     monkeypatch.setattr(sampler, "draw", lambda device: negatives)
     module = NextItemModule(backbone, learning_rate=1e-3, weight_decay=0.0, sampler=sampler)
     monkeypatch.setattr(module, "log", lambda *args, **kwargs: None)
-    found = module.training_step((SequenceBatch(items_BL, lengths_B, users_B, targets),), 0)
+    counted = targets > 0
+    batch = TrainingBatch((SequenceBatch(items_BL, lengths_B, users_B, targets),), int(counted.sum()))
+    found = module.training_step(batch, 0)
 
     states = backbone.all_positions if backbone.causal else backbone
     hidden = states(items_BL, lengths_B, users_B)
     table_ID = backbone.item_embedding.table()
-    counted = targets > 0
     expected = plain(hidden[counted], table_ID, targets[counted], negatives) / counted.sum()
     expected = expected + backbone.regularization()
     torch.testing.assert_close(found, expected)

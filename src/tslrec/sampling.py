@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch.distributed
 from numpy.typing import NDArray
+
+from tslrec.ranks import process_place
 
 
 class RandomBatches:
     """Every instance once, then all of them in a new order, and so on; lengths have no say in who shares a batch.
 
-    With several processes each takes its share of every batch.
+    All processes of a job draw the same batches; `own_share` says which part of one is whose.
 
     Args:
         num_instances: how many there are.
@@ -42,7 +43,6 @@ class RandomBatches:
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         order = self.order()
-        rank, world_size = process_place()
         for step in range(self.step, len(self)):
             batch = order[self.position * self.batch_size : (self.position + 1) * self.batch_size]
             # Moved on before the batch is handed out: who knows how many there are never asks for one more, so
@@ -53,7 +53,7 @@ class RandomBatches:
                 self.epoch, self.position = self.epoch + 1, 0
                 if self.step > 0:
                     order = self.order()
-            yield batch[rank::world_size]
+            yield batch
 
     def order(self) -> NDArray[np.int64]:
         """The instances in the order of the present pass."""
@@ -74,8 +74,13 @@ class RandomBatches:
         self.epoch, self.position, self.step = state["epoch"], state["position"], state["step"]
 
 
-def process_place() -> tuple[int, int]:
-    """This process's rank and how many there are."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
+def own_share(batch: NDArray[np.int64]) -> tuple[NDArray[np.int64], bool]:
+    """This process's share of a batch, and whether its targets count.
+
+    Every process takes part in every step, since the others wait for its gradient. So where a batch has fewer instances
+    than there are processes, those left over run one that another process has, without counting it.
+    """
+    rank, world_size = process_place()
+    if rank < len(batch):
+        return batch[rank::world_size], True
+    return batch[:1], False

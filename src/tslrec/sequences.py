@@ -16,7 +16,8 @@ from torch import Tensor
 
 from tslrec.errors import UserError
 from tslrec.interactions import Interactions
-from tslrec.sampling import RandomBatches, process_place
+from tslrec.ranks import process_place
+from tslrec.sampling import RandomBatches, own_share
 from tslrec.windows import all_prefixes, all_windows
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ class SequenceBatch(NamedTuple):
         items_BL: int64, padded with 0 on the right.
         lengths_B: int64, 1 or more.
         users_B: int64.
-        targets: int64; `[B]`, the item after each sequence, or `[B, L]`, the item after each position, 0 where none
+        targets: int64; `[B]`, the item after each sequence, or `[B, L]`, the item after each position; 0 where none
             is counted.
         seen_rows: int64 `[S]`, not decreasing; with `seen_items` each user's whole history before the target.
             None in training.
@@ -50,6 +51,18 @@ class SequenceBatch(NamedTuple):
     targets: Tensor
     seen_rows: Tensor | None = None
     seen_items: Tensor | None = None
+
+
+class TrainingBatch(NamedTuple):
+    """One optimizer step.
+
+    Attributes:
+        parts: the micro-batches of this process, run one after the other.
+        num_targets: of the step, over all processes.
+    """
+
+    parts: tuple[SequenceBatch, ...]
+    num_targets: int
 
 
 class Batches(Generic[T]):
@@ -111,7 +124,7 @@ class SequenceDataModule(lightning.LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.validated = sample_users(interactions, validation_users)
         self.tested = sample_users(interactions, test_users)
-        collate: Callable[..., tuple[SequenceBatch, ...]]
+        collate: Callable[..., TrainingBatch]
         if all_positions:
             self.windows = all_windows(interactions, max_len)
             instances, collate = len(self.windows), self.collate_windows
@@ -124,7 +137,7 @@ class SequenceDataModule(lightning.LightningDataModule):
             raise UserError(f"{interactions.name}: no user has two training items; give data with longer histories")
         self.batches = Batches(RandomBatches(instances, batch_size, seed, steps_per_epoch), collate)
 
-    def train_dataloader(self) -> Batches[tuple[SequenceBatch, ...]]:
+    def train_dataloader(self) -> Batches[TrainingBatch]:
         return self.batches
 
     def val_dataloader(self) -> Batches[SequenceBatch]:
@@ -133,33 +146,39 @@ class SequenceDataModule(lightning.LightningDataModule):
     def test_dataloader(self) -> Batches[SequenceBatch]:
         return self.evaluation(held_out=1)
 
-    def collate_prefixes(self, indices: NDArray[np.int64]) -> tuple[SequenceBatch, ...]:
+    def collate_prefixes(self, step: NDArray[np.int64]) -> TrainingBatch:
         """One batch of prefixes, with the target after each."""
         prefixes = self.prefixes
+        indices, counted = own_share(step)
         starts, ends = prefixes.starts[indices], prefixes.ends[indices]
-        targets_B = self.interactions.items[ends].astype(np.int64)
-        return (self.batch(prefixes.users[indices], starts, ends - starts, targets_B),)
+        targets_B = self.interactions.items[ends].astype(np.int64) * counted
+        return TrainingBatch((self.batch(prefixes.users[indices], starts, ends - starts, targets_B),), len(step))
 
-    def collate_windows(self, indices: NDArray[np.int64]) -> tuple[SequenceBatch, ...]:
+    def collate_windows(self, step: NDArray[np.int64]) -> TrainingBatch:
         """The micro-batches of one step: windows of similar length run together, and take one step together."""
         windows = self.windows
+        indices, counted = own_share(step)
         indices = indices[np.argsort(windows.lengths[indices], kind="stable")]
         parts = []
         for cut in cut_by_length(windows.lengths[indices]):
             rows = indices[cut]
             starts, lengths = windows.starts[rows], windows.lengths[rows]
-            targets_BL = self.padded(starts + 1, lengths)
+            targets_BL = self.padded(starts + 1, lengths) * counted
             targets_BL[np.arange(targets_BL.shape[1]) < windows.skipped[rows][:, None]] = 0
             parts.append(self.batch(windows.users[rows], starts, lengths, targets_BL))
-        return tuple(parts)
+        return TrainingBatch(tuple(parts), int((windows.lengths[step] - windows.skipped[step]).sum()))
 
     def evaluation(self, held_out: int) -> Batches[SequenceBatch]:
-        """Every user to evaluate once, over all processes; the target is the last item but `held_out - 1`."""
+        """Every user to evaluate once, over all processes; the target is the last item but `held_out - 1`.
+
+        All processes get the same number of batches, since DDP may talk between them; the last can be empty.
+        """
         users = self.validated if held_out == 2 else self.tested
         users = users[np.argsort(self.interactions.lengths[users], kind="stable")]
         rank, world_size = process_place()
+        largest_share = -(-len(users) // world_size)
         users = users[rank::world_size]
-        splits = list(np.split(users, range(self.eval_batch_size, len(users), self.eval_batch_size)))
+        splits = np.split(users, range(self.eval_batch_size, largest_share, self.eval_batch_size))
         return Batches(splits, lambda batch: self.collate_evaluation(batch, held_out))
 
     def collate_evaluation(self, users_B: NDArray[np.int64], held_out: int) -> SequenceBatch:
@@ -198,7 +217,7 @@ class SequenceDataModule(lightning.LightningDataModule):
 
     def padded(self, starts_B: NDArray[np.int64], lengths_B: NDArray[np.int64]) -> NDArray[np.int64]:
         """Stretches of the flat array as rows, padded with 0 on the right."""
-        column_L = np.arange(lengths_B.max())
+        column_L = np.arange(lengths_B.max(initial=0))
         places_BL = starts_B[:, None] + column_L
         inside_BL = column_L < lengths_B[:, None]
         items_BL = self.interactions.items[np.where(inside_BL, places_BL, 0)].astype(np.int64)

@@ -15,8 +15,9 @@ from tslrec.backbones.base import Backbone, CausalBackbone
 from tslrec.errors import UserError
 from tslrec.losses import softmax_loss
 from tslrec.metrics import RankingMetrics, target_ranks
+from tslrec.ranks import in_any_process, process_place
 from tslrec.sampled_softmax import Negatives, NegativeSampler, compact, sampled_softmax_loss
-from tslrec.sequences import SequenceBatch
+from tslrec.sequences import SequenceBatch, TrainingBatch
 
 
 class NextItemModule(lightning.LightningModule):
@@ -41,7 +42,7 @@ class NextItemModule(lightning.LightningModule):
         self.validation_metrics = RankingMetrics()
         self.test_metrics = RankingMetrics()
 
-    def training_step(self, batch: tuple[SequenceBatch, ...], batch_idx: int) -> Tensor:
+    def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         """Cross-entropy per target, over all micro-batches of one optimizer step, plus the backbone's own penalty."""
         item_embedding = self.backbone.item_embedding
         if self.sampler is None:
@@ -53,27 +54,30 @@ class NextItemModule(lightning.LightningModule):
             table_ID = item_embedding.rows(rows_R)
         users: list[Tensor] = []
         targets: list[Tensor] = []
-        for rows in batch:
+        for rows in batch.parts:
             if rows.targets.ndim == 1:
-                users.append(self.backbone(rows.items_BL, rows.lengths_B, rows.users_B, table_ID))
-                targets.append(rows.targets)
+                hidden = self.backbone(rows.items_BL, rows.lengths_B, rows.users_B, table_ID)
             else:
                 backbone = cast(CausalBackbone, self.backbone)
-                hidden_BLD = backbone.all_positions(rows.items_BL, rows.lengths_B, rows.users_B, table_ID)
-                counted_BL = rows.targets > 0
-                users.append(hidden_BLD[counted_BL])
-                targets.append(rows.targets[counted_BL])
+                hidden = backbone.all_positions(rows.items_BL, rows.lengths_B, rows.users_B, table_ID)
+            counted = rows.targets > 0
+            users.append(hidden[counted])
+            targets.append(rows.targets[counted])
         user_TD, targets_T = torch.cat(users), torch.cat(targets)
         if negatives is None:
-            loss = softmax_loss(user_TD, table_ID, targets_T, padding_row=item_embedding.padding_row) / len(targets_T)
+            loss = softmax_loss(user_TD, table_ID, targets_T, padding_row=item_embedding.padding_row)
         else:
-            loss = sampled_softmax_loss(user_TD, table_ID, targets_T, negatives) / len(targets_T)
-        if not torch.isfinite(loss):
+            loss = sampled_softmax_loss(user_TD, table_ID, targets_T, negatives)
+        # The mean over the targets of all processes, once their gradients have been averaged.
+        _, world_size = process_place()
+        loss = loss / (batch.num_targets / world_size)
+        if in_any_process(~torch.isfinite(loss)):
             raise UserError(
-                f"loss is {loss.item()} at step {self.global_step} of epoch {self.current_epoch}; "
+                f"the loss is not finite at step {self.global_step} of epoch {self.current_epoch}; "
                 "lower training.learning_rate"
             )
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(targets_T), prog_bar=True)
+        weight = batch.num_targets
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=weight, prog_bar=True, sync_dist=True)
         return loss + self.backbone.regularization(table_ID if negatives is None else None)
 
     def validation_step(self, batch: SequenceBatch, batch_idx: int) -> None:
@@ -90,6 +94,8 @@ class NextItemModule(lightning.LightningModule):
 
     def rank(self, batch: SequenceBatch, metrics: RankingMetrics) -> None:
         """Ranks each row's target among all items, under both protocols."""
+        if len(batch.targets) == 0:
+            return
         table_ID = self.backbone.item_embedding.table()
         user_BD = self.backbone(batch.items_BL, batch.lengths_B, batch.users_B, table_ID)
         assert batch.seen_rows is not None
@@ -107,15 +113,13 @@ class NextItemModule(lightning.LightningModule):
         return torch.optim.Adam(trained, lr=self.learning_rate, weight_decay=self.weight_decay, fused=True)
 
 
-def narrowed(
-    batch: tuple[SequenceBatch, ...], negatives: Negatives
-) -> tuple[Tensor, tuple[SequenceBatch, ...], Negatives]:
+def narrowed(batch: TrainingBatch, negatives: Negatives) -> tuple[Tensor, TrainingBatch, Negatives]:
     """The items of a step, distinct and rising from padding, and the step with their places for ids."""
-    ids = [negatives.items_S, *(part.items_BL for part in batch), *(part.targets for part in batch)]
+    parts = batch.parts
+    ids = [negatives.items_S, *(part.items_BL for part in parts), *(part.targets for part in parts)]
     rows_R, (negatives_S, *places) = compact(ids)
-    inputs, targets = places[: len(batch)], places[len(batch) :]
-    parts = tuple(
-        part._replace(items_BL=items_BL, targets=found)
-        for part, items_BL, found in zip(batch, inputs, targets, strict=True)
+    placed = tuple(
+        part._replace(items_BL=items_BL, targets=targets)
+        for part, items_BL, targets in zip(parts, places[: len(parts)], places[len(parts) :], strict=True)
     )
-    return rows_R, parts, negatives._replace(items_S=negatives_S)
+    return rows_R, batch._replace(parts=placed), negatives._replace(items_S=negatives_S)
