@@ -25,6 +25,7 @@ from tslrec.config import TrainerConfig
 from tslrec.fusions.gate import GatedFusion
 from tslrec.interactions import Interactions
 from tslrec.item_embedding import IdEmbedding, ItemEmbedding
+from tslrec.sampled_softmax import NegativeSampler
 from tslrec.sequences import SequenceBatch, SequenceDataModule
 from tslrec.stages.next_item import NextItemModule
 from tslrec.stages.selection import selection_callbacks
@@ -87,7 +88,15 @@ def evaluate(folder: Path, processes: int, *, num_users: int) -> Outcome:
     return dict(metrics), {"evaluated": torch.tensor(sorted(user for share in shares for user in share))}
 
 
-def train(folder: Path, processes: int, *, kind: Callable[..., Any], all_positions: bool, **numbers: Any) -> Outcome:
+def train(
+    folder: Path,
+    processes: int,
+    *,
+    kind: Callable[..., Any],
+    all_positions: bool,
+    num_negatives: int | None = None,
+    **numbers: Any,
+) -> Outcome:
     """Three epochs without dropout; the last batch of each has one instance."""
     data = data_module(market(31), all_positions=all_positions)
     batches: Any = data.batches.indices
@@ -96,6 +105,9 @@ def train(folder: Path, processes: int, *, kind: Callable[..., Any], all_positio
         size for size in range(batches.batch_size, batches.num_instances) if batches.num_instances % size == 1
     )
     module = make_module(kind, **numbers)
+    if num_negatives is not None:
+        counts_I = np.bincount(data.interactions.items, minlength=NUM_ITEMS + 1)
+        module.sampler = NegativeSampler(counts_I, num_negatives=num_negatives, exponent=0.75)
     best, callbacks = selection_callbacks("masked", patience=10)
     trainer = make_trainer(folder, processes, max_epochs=3, callbacks=callbacks)
     trainer.fit(module, data)
@@ -113,6 +125,17 @@ SCENARIOS: dict[str, Callable[[Path, int], Outcome]] = {
     "alone": lambda folder, processes: evaluate(folder, processes, num_users=1),
     "causal": lambda folder, processes: train(
         folder, processes, kind=SASRec, all_positions=True, inner_size=16, hidden_dropout=0.0, attention_dropout=0.0
+    ),
+    # Without dropout all processes draw the same negatives.
+    "sampled": lambda folder, processes: train(
+        folder,
+        processes,
+        kind=SASRec,
+        all_positions=True,
+        num_negatives=6,
+        inner_size=16,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
     ),
     "prefix": lambda folder, processes: train(folder, processes, kind=FMLPRec, all_positions=False, dropout=0.0),
     "penalised": lambda folder, processes: train(

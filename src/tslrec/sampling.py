@@ -35,11 +35,14 @@ class RandomBatches:
         self.epoch = 0
         self.position = 0
         self.step = 0
-        self.batches_per_pass = -(-num_instances // batch_size)
-        self.steps_per_epoch = steps_per_epoch or self.batches_per_pass
+        self.steps_per_epoch = steps_per_epoch
 
     def __len__(self) -> int:
-        return self.steps_per_epoch
+        return self.steps_per_epoch or self.batches_per_pass
+
+    @property
+    def batches_per_pass(self) -> int:
+        return -(-self.num_instances // self.batch_size)
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         order = self.order()
