@@ -17,29 +17,24 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-
-import lightning
-import numpy as np
-import polars as pl
-from hydra import compose, initialize_config_dir
+from typing import TYPE_CHECKING, Any
 
 from tslrec.artifacts import ArtifactStore, write_json
 from tslrec.check import check, check_catalogue
 from tslrec.composition import register_schema, to_config
 from tslrec.config import Config
-from tslrec.entry import stop
+from tslrec.entry import entry
 from tslrec.errors import UserError
-from tslrec.interactions import Interactions
 from tslrec.measuring import Meter, peak_memory_gib, reset_peak_memory
 from tslrec.pipeline import ingest_data
 from tslrec.recipes import stage_seed
-from tslrec.stages import backbone
-from tslrec.stages.context import StageContext
-from tslrec.trainers import StageTrainers
+
+if TYPE_CHECKING:
+    import lightning
+
+    from tslrec.interactions import Interactions
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 LIMIT_GIB = 8.0
@@ -56,56 +51,43 @@ class Figures:
 
     def __init__(self) -> None:
         self.values: dict[str, dict[str, Any]] = {}
+        self.began = 0.0
+        self.next_phase(None)
 
     def add(self, name: str, value: float, unit: str) -> None:
         self.values[f"scale/{name}"] = {"value": round(value, 4), "unit": unit}
         print(f"scale/{name} {value:.4g} {unit}" if unit != "count" else f"scale/{name} {value:.0f} {unit}", flush=True)
 
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Seconds and peak memory of what is run inside."""
+    def next_phase(self, ended: str | None) -> None:
+        """Seconds and peak memory of the phase that ends, unless it has no name; the next one begins."""
+        if ended is not None:
+            self.add(f"{ended}/seconds", time.perf_counter() - self.began, "s")
+            self.add(f"{ended}/peak_memory", peak_memory_gib(), "GiB")
         reset_peak_memory()
-        began = time.perf_counter()
-        yield
-        self.end_of_phase(name, began)
-
-    def end_of_phase(self, name: str, began: float) -> None:
-        self.add(f"{name}/seconds", time.perf_counter() - began, "s")
-        self.add(f"{name}/peak_memory", peak_memory_gib(), "GiB")
+        self.began = time.perf_counter()
 
     @property
     def largest_gib(self) -> float:
         return max(each["value"] for each in self.values.values() if each["unit"] == "GiB")
 
 
-class Phases(lightning.Callback):
-    """Tells the parts of a stage apart: setup, training, validation, test, and writing its files."""
+def phases(figures: Figures) -> lightning.Callback:
+    """Tells setup, training, validation and test of a stage apart; what comes after the test is left open."""
+    from lightning.pytorch.callbacks import LambdaCallback
 
-    def __init__(self, figures: Figures) -> None:
-        self.figures = figures
-        self.began = 0.0
+    def next_phase(ended: str | None) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            figures.next_phase(ended)
 
-    def start(self) -> None:
-        reset_peak_memory()
-        self.began = time.perf_counter()
+        return hook
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self.figures.end_of_phase("setup", self.began)
-        self.start()
-
-    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self.figures.end_of_phase("training", self.began)
-        self.start()
-
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self.figures.end_of_phase("validation", self.began)
-
-    def on_test_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self.start()
-
-    def on_test_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self.figures.end_of_phase("test", self.began)
-        self.start()
+    return LambdaCallback(
+        on_train_epoch_start=next_phase("setup"),
+        on_validation_start=next_phase("training"),
+        on_validation_end=next_phase("validation"),
+        on_test_start=next_phase(None),
+        on_test_end=next_phase("test"),
+    )
 
 
 def market(path: Path, *, num_interactions: int, num_users: int, num_items: int, seed: int) -> None:
@@ -114,6 +96,9 @@ def market(path: Path, *, num_interactions: int, num_users: int, num_items: int,
     Users have two favourite categories, items a popularity by a power law within theirs, and some items are followed by
     their successor. Every item occurs.
     """
+    import numpy as np
+    import polars as pl
+
     draw = np.random.default_rng(seed)
     lengths_U = MIN_LENGTH + draw.poisson(num_interactions / num_users - MIN_LENGTH, size=num_users)
     users_N = np.repeat(np.arange(num_users), lengths_U)
@@ -135,6 +120,9 @@ def market(path: Path, *, num_interactions: int, num_users: int, num_items: int,
 
 
 def configuration(arguments: argparse.Namespace, path: Path) -> Config:
+    """The run that a person would start for such a catalogue."""
+    from hydra import compose, initialize_config_dir
+
     register_schema()
     with initialize_config_dir(str(CHECKOUT / "configs"), version_base="1.3"):
         return to_config(
@@ -159,18 +147,23 @@ def configuration(arguments: argparse.Namespace, path: Path) -> Config:
 
 def train_and_evaluate(config: Config, interactions: Interactions, folder: Path, figures: Figures) -> None:
     """The backbone stage as the pipeline runs it."""
+    import lightning
+
+    from tslrec.stages import backbone
+    from tslrec.stages.context import StageContext
+    from tslrec.trainers import StageTrainers
+
     seed = stage_seed(config.seed, "backbone")
     lightning.seed_everything(seed, verbose=False)
     make_trainer = StageTrainers(config.trainer, "scale", folder)
-    phases = Phases(figures)
 
     def with_phases(*, callbacks: Sequence[lightning.Callback] = (), **options: Any) -> lightning.Trainer:
         # Last, so that copying the best weights is part of the validation.
-        return make_trainer(callbacks=[*callbacks, phases], **options)
+        return make_trainer(callbacks=[*callbacks, phases(figures)], **options)
 
-    phases.start()
+    figures.next_phase("imports")
     metrics = backbone.run(StageContext(config, interactions, seed, folder, {}, with_phases))
-    figures.end_of_phase("writing", phases.began)
+    figures.next_phase("writing")
     figures.add("validation/users", metrics["validation/users"], "count")
     figures.add("test/users", metrics["test/users"], "count")
     figures.add("test/NDCG@10", metrics["test/masked/NDCG@10"], "masked")
@@ -203,18 +196,19 @@ def main(arguments: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = folder / "market.parquet"
-        with figures.phase("generation"):
-            market(
-                path,
-                num_interactions=parsed.interactions,
-                num_users=parsed.users,
-                num_items=parsed.items,
-                seed=parsed.seed,
-            )
+        market(
+            path,
+            num_interactions=parsed.interactions,
+            num_users=parsed.users,
+            num_items=parsed.items,
+            seed=parsed.seed,
+        )
+        figures.next_phase("generation")
         config = configuration(parsed, path)
         check(config)
-        with figures.phase("ingestion"):
-            _, interactions = ingest_data(config, ArtifactStore(folder / "artifacts"))
+        figures.next_phase("check")
+        _, interactions = ingest_data(config, ArtifactStore(folder / "artifacts"))
+        figures.next_phase("ingestion")
         check_catalogue(config, interactions.num_items)
         figures.add("users", interactions.num_users, "count")
         figures.add("items", interactions.num_items, "count")
@@ -237,7 +231,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        stop(error)
+    entry(lambda: main(sys.argv[1:]))

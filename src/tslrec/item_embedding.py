@@ -33,8 +33,8 @@ class ItemEmbedding(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must say what its table is")
 
     def rows(self, items_R: Tensor) -> Tensor:
-        """The vectors of distinct items, `[R, D]`, with gradient: `table()[items_R]` without the other rows' work."""
-        raise NotImplementedError(f"{type(self).__name__} must say what its rows are")
+        """`table()[items_R]` of distinct items, `[R, D]`, with gradient; a subclass can spare the other rows' work."""
+        return self.table()[items_R]
 
 
 class IdEmbedding(ItemEmbedding):
