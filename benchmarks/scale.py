@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tslrec.allocator import keep_freed_memory, use_large_pages
 from tslrec.artifacts import ArtifactStore, write_json
 from tslrec.check import check, check_catalogue
 from tslrec.composition import register_schema, to_config
@@ -192,6 +193,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def main(arguments: Sequence[str]) -> None:
     parsed = parse(arguments)
+    keep_freed_memory()
+    use_large_pages()
     figures = Figures()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -50,4 +50,5 @@ def test_nothing_of_users_times_items_is_kept_for_the_backward_pass() -> None:
     user, table, targets = users_and_table(1.0)
     loss = softmax_loss(user, table, targets)
     assert loss.grad_fn is not None
-    assert {tuple(saved.shape) for saved in loss.grad_fn.saved_tensors} == {(7, 3), (11, 3)}
+    saved = loss.grad_fn.saved_tensors  # type: ignore[attr-defined]
+    assert {tuple(each.shape) for each in saved} == {(7, 3), (11, 3)}

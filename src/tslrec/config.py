@@ -79,7 +79,7 @@ class TrainingConfig:
     patience: int = 10
     all_positions: bool = True
     num_negatives: int | None = None
-    negative_exponent: float = 0.75
+    negative_exponent: float = 1.0
     selection: str = "masked"
     eval_batch_size: int = 512
     validation_users: int | None = None

@@ -15,12 +15,9 @@ EXIT_USER_ERROR = 2
 
 
 def entry(main: Callable[[], None]) -> None:
-    """Runs a program; a configuration that does not compose is as much a person's error as a `UserError`."""
+    """Runs a Hydra program; a configuration that does not compose is as much a person's error as a `UserError`."""
     # Hydra would print its own several lines and exit; with this it raises, and we print one.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    # Arrays of many megabytes in large pages, where the kernel lends them: most of the cost of a gradient as large as a
-    # million vectors is one fault per small page. torch looks at this once, before its first array.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         main()
     except (UserError, HydraException, OmegaConfBaseException) as error:

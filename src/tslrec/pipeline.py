@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 from rich.console import Console
 
+from tslrec.allocator import keep_freed_memory, use_large_pages
 from tslrec.artifacts import Artifact, ArtifactStore, write_json
 from tslrec.check import check, check_catalogue
 from tslrec.composition import Composer, to_config
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 def run(composed: DictConfig, overrides: list[str]) -> None:
     """Runs what the command line asks for; what a person can put right ends in one line."""
+    keep_freed_memory()
+    use_large_pages()
     try:
         run_methods(to_config(composed), Composer(overrides), Console())
     except UserError as error:

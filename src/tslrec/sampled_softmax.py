@@ -61,17 +61,6 @@ class NegativeSampler:
         return Negatives(items_S.to(device), log_expected_S.to(device))
 
 
-def compact(ids: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """The distinct ids of all tensors, rising from 0, and the tensors with each id's place among them in its stead.
-
-    So a step looks up, and gives a gradient to, the few rows of a large table that it touches, once. Padding stays 0.
-    """
-    everything = torch.cat([ids[0].new_zeros(1), *(each.flatten() for each in ids)])
-    rows_R, places = torch.unique(everything, return_inverse=True)
-    parts = places[1:].split([each.numel() for each in ids])
-    return rows_R, [part.view_as(each) for part, each in zip(parts, ids, strict=True)]
-
-
 def sampled_softmax_loss(user_TD: Tensor, table_RD: Tensor, targets_T: Tensor, negatives: Negatives) -> Tensor:
     """Cross-entropy of the target against sampled items, summed over targets.
 

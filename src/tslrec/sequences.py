@@ -147,21 +147,22 @@ class SequenceDataModule(lightning.LightningDataModule):
         return self.evaluation(held_out=1)
 
     def collate_prefixes(self, step: NDArray[np.int64]) -> TrainingBatch:
-        """One batch of prefixes, with the target after each."""
+        """The micro-batches of one step, with the target after each prefix."""
         prefixes = self.prefixes
         indices, counted = own_share(step)
-        starts, ends = prefixes.starts[indices], prefixes.ends[indices]
-        targets_B = self.interactions.items[ends].astype(np.int64) * counted
-        return TrainingBatch((self.batch(prefixes.users[indices], starts, ends - starts, targets_B),), len(step))
+        parts = []
+        for rows in by_length(indices, prefixes.ends[indices] - prefixes.starts[indices]):
+            starts, ends = prefixes.starts[rows], prefixes.ends[rows]
+            targets_B = self.interactions.items[ends].astype(np.int64) * counted
+            parts.append(self.batch(prefixes.users[rows], starts, ends - starts, targets_B))
+        return TrainingBatch(tuple(parts), len(step))
 
     def collate_windows(self, step: NDArray[np.int64]) -> TrainingBatch:
-        """The micro-batches of one step: windows of similar length run together, and take one step together."""
+        """The micro-batches of one step, with the target after each position."""
         windows = self.windows
         indices, counted = own_share(step)
-        indices = indices[np.argsort(windows.lengths[indices], kind="stable")]
         parts = []
-        for cut in cut_by_length(windows.lengths[indices]):
-            rows = indices[cut]
+        for rows in by_length(indices, windows.lengths[indices]):
             starts, lengths = windows.starts[rows], windows.lengths[rows]
             targets_BL = self.padded(starts + 1, lengths) * counted
             targets_BL[np.arange(targets_BL.shape[1]) < windows.skipped[rows][:, None]] = 0
@@ -230,6 +231,12 @@ def sample_users(interactions: Interactions, count: int | None) -> NDArray[np.in
     if count is None or count >= len(users):
         return users
     return np.sort(np.random.default_rng(SAMPLE_SEED).choice(users, count, replace=False))
+
+
+def by_length(indices: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """The instances of one step in groups of similar length: each group runs together, all take one step together."""
+    order = np.argsort(lengths, kind="stable")
+    return [indices[order[cut]] for cut in cut_by_length(lengths[order])]
 
 
 def cut_by_length(sorted_lengths: NDArray[np.int64]) -> list[slice]:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tslrec.backbones.base import Backbone
+from tslrec.backbones.dropout import Dropout
 from tslrec.item_embedding import ItemEmbedding
 
 
@@ -52,7 +53,7 @@ class Caser(Backbone):
         self.reg_weight = reg_weight
         self.vertical = nn.Conv1d(max_len, num_vertical, 1)
         self.horizontal = nn.ModuleList(nn.Conv1d(size, num_horizontal, height) for height in range(1, max_len + 1))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.first = nn.Linear(num_vertical * size + num_horizontal * max_len, size)
         self.second = nn.Linear(2 * size if use_user_embedding else size, size)
         self.user_embedding = nn.Parameter(torch.empty(num_users, size)) if use_user_embedding else None
@@ -73,21 +74,20 @@ class Caser(Backbone):
         image_BLD = self.embed(items_BL, table_ID)
         vertical_VL = self.vertical.weight[:, : items_BL.shape[1], 0]
         vertical_BVD = torch.matmul(vertical_VL, image_BLD) + cast(Tensor, self.vertical.bias)[:, None]
-        image_BDL = image_BLD.transpose(1, 2).contiguous()
-        horizontal = [self.band(image_BDL, heights) for heights in bands(items_BL.shape[1], self.max_len)]
+        horizontal = [self.band(image_BLD, heights) for heights in bands(items_BL.shape[1], self.max_len)]
         convolved_BX = torch.cat([vertical_BVD.flatten(1), *horizontal], dim=1)
         hidden_BD = F.relu(self.first(self.dropout(convolved_BX)))
         if self.user_embedding is not None:
             hidden_BD = torch.cat([hidden_BD, self.user_embedding[users_B]], dim=1)
         return F.relu(self.second(hidden_BD))
 
-    def band(self, image_BDL: Tensor, heights: range) -> Tensor:
+    def band(self, image_BLD: Tensor, heights: range) -> Tensor:
         """The largest response over time of all horizontal filters of neighbouring heights, `[B, C]`.
 
         They are one convolution: the shorter filters are filled up with zeros, and all are cut to the items that there
         are. A place is computed only where the filter begins on an item; beyond, the response is its bias.
         """
-        length = image_BDL.shape[2]
+        length = image_BLD.shape[1]
         layers = [cast(nn.Conv1d, self.horizontal[height - 1]) for height in heights]
         kernel = min(heights[-1], length)
         weight_CDK = torch.cat(
@@ -95,17 +95,19 @@ class Caser(Backbone):
         )
         bias_C = torch.cat([cast(Tensor, each.bias) for each in layers])
         places = min(length, self.max_len - heights[0] + 1)
-        padded_BDX = F.pad(image_BDL, (0, places + kernel - 1 - length))
-        response_BCN = F.conv1d(padded_BDX, weight_CDK, bias_C)
+        padded_BXD = F.pad(image_BLD, (0, 0, 0, places + kernel - 1 - length))
+        # A matrix product over unfolded windows; torch's convolutions are slower for images this narrow.
+        window_BNX = padded_BXD.unfold(1, kernel, 1).flatten(2)
+        response_BNC = F.linear(window_BNX, weight_CDK.flatten(1), bias_C)
         # Where a filter of height h may begin: in the window's first max_len - h + 1 places.
         last_C = torch.tensor(
-            [self.max_len - h for h in heights for _ in range(len(layers[0].weight))], device=image_BDL.device
+            [self.max_len - h for h in heights for _ in range(len(layers[0].weight))], device=image_BLD.device
         )
         if places > self.max_len - heights[-1] + 1:
-            outside_CN = torch.arange(places, device=image_BDL.device) > last_C[:, None]
-            response_BCN = response_BCN.masked_fill(outside_CN, -torch.inf)
+            outside_NC = torch.arange(places, device=image_BLD.device)[:, None] > last_C
+            response_BNC = response_BNC.masked_fill(outside_NC, -torch.inf)
         # The largest of relu(x) is relu of the largest x, which is a smaller array.
-        largest_BC = response_BCN.amax(dim=2)
+        largest_BC = response_BNC.amax(dim=1)
         on_padding_C = torch.where(last_C >= length, bias_C, -torch.inf)
         return F.relu(torch.maximum(largest_BC, on_padding_C))
 

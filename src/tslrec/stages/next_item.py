@@ -5,18 +5,21 @@ Shapes: B rows, L positions, D hidden size, I items (row 0 of a table is padding
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import lightning
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tslrec.backbones.base import Backbone, CausalBackbone
 from tslrec.errors import UserError
+from tslrec.interactions import PADDING
 from tslrec.losses import softmax_loss
 from tslrec.metrics import RankingMetrics, target_ranks
 from tslrec.ranks import in_any_process, process_place
-from tslrec.sampled_softmax import Negatives, NegativeSampler, compact, sampled_softmax_loss
+from tslrec.sampled_softmax import Negatives, NegativeSampler, sampled_softmax_loss
 from tslrec.sequences import SequenceBatch, TrainingBatch
 
 
@@ -49,17 +52,17 @@ class NextItemModule(lightning.LightningModule):
             negatives, table_ID = None, item_embedding.table()
         else:
             # From here on ids are places in the part of the table that this step needs.
-            negatives = self.sampler.draw(self.device)
-            rows_R, batch, negatives = narrowed(batch, negatives)
+            rows_R, batch, negatives = placed(batch, self.sampler.draw(self.device))
             table_ID = item_embedding.rows(rows_R)
+        input_table_ID, inputs = narrowed(table_ID, [rows.items_BL for rows in batch.parts])
         users: list[Tensor] = []
         targets: list[Tensor] = []
-        for rows in batch.parts:
+        for rows, items_BL in zip(batch.parts, inputs, strict=True):
             if rows.targets.ndim == 1:
-                hidden = self.backbone(rows.items_BL, rows.lengths_B, rows.users_B, table_ID)
+                hidden = self.backbone(items_BL, rows.lengths_B, rows.users_B, input_table_ID)
             else:
                 backbone = cast(CausalBackbone, self.backbone)
-                hidden = backbone.all_positions(rows.items_BL, rows.lengths_B, rows.users_B, table_ID)
+                hidden = backbone.all_positions(items_BL, rows.lengths_B, rows.users_B, input_table_ID)
             counted = rows.targets > 0
             users.append(hidden[counted])
             targets.append(rows.targets[counted])
@@ -113,8 +116,11 @@ class NextItemModule(lightning.LightningModule):
         return torch.optim.Adam(trained, lr=self.learning_rate, weight_decay=self.weight_decay, fused=True)
 
 
-def narrowed(batch: TrainingBatch, negatives: Negatives) -> tuple[Tensor, TrainingBatch, Negatives]:
-    """The items of a step, distinct and rising from padding, and the step with their places for ids."""
+def placed(batch: TrainingBatch, negatives: Negatives) -> tuple[Tensor, TrainingBatch, Negatives]:
+    """The items of a step, distinct and rising from padding, and the step with their places for ids.
+
+    So of a table of millions of rows a step computes, and gives a gradient to, the few that it needs.
+    """
     parts = batch.parts
     ids = [negatives.items_S, *(part.items_BL for part in parts), *(part.targets for part in parts)]
     rows_R, (negatives_S, *places) = compact(ids)
@@ -123,3 +129,25 @@ def narrowed(batch: TrainingBatch, negatives: Negatives) -> tuple[Tensor, Traini
         for part, items_BL, targets in zip(parts, places[: len(parts)], places[len(parts) :], strict=True)
     )
     return rows_R, batch._replace(parts=placed), negatives._replace(items_S=negatives_S)
+
+
+def narrowed(table_ID: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """The rows of the table that some inputs use, and the inputs in the numbers of those rows.
+
+    Every look-up in a table has a gradient as large as the table. With this there is one for all micro-batches of a
+    step; theirs are as small as the step.
+
+    Args:
+        table_ID: the item table; row 0 is padding, which stays 0.
+        inputs: item ids, each `[B, L]`.
+    """
+    used, places = compact(inputs)
+    return F.embedding(used, table_ID, padding_idx=PADDING), places
+
+
+def compact(ids: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """The distinct ids of some tensors, rising from 0, and the tensors with each id's place among them in its stead."""
+    flat = torch.cat([ids[0].new_zeros(1), *(each.flatten() for each in ids)])
+    used, places = torch.unique(flat, return_inverse=True)
+    parts = places[1:].split([each.numel() for each in ids])
+    return used, [part.view_as(each) for part, each in zip(parts, ids, strict=True)]
