@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 from rich.console import Console
 
-from tslrec.allocator import keep_freed_memory
+from tslrec.allocator import keep_freed_memory, use_large_pages
 from tslrec.artifacts import Artifact, ArtifactStore, write_json
-from tslrec.check import check
+from tslrec.check import check, check_catalogue
 from tslrec.composition import Composer, to_config
 from tslrec.config import Config
 from tslrec.entry import stop
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 def run(composed: DictConfig, overrides: list[str]) -> None:
     """Runs what the command line asks for; what a person can put right ends in one line."""
     keep_freed_memory()
+    use_large_pages()
     try:
         run_methods(to_config(composed), Composer(overrides), Console())
     except UserError as error:
@@ -61,6 +62,9 @@ def run_methods(config: Config, composer: Composer, console: Console) -> list[Me
     store = ArtifactStore(Path(config.artifacts))
     data, interactions = ingest_data(config, store)
     print_data(interactions, config, console)
+    for each in (*planned, *sources):
+        if each.method.stages:
+            check_catalogue(each, interactions.num_items)
     results = []
     for each, source in zip(planned, sources, strict=True):
         if each.method.stages:

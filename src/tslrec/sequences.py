@@ -16,10 +16,14 @@ from torch import Tensor
 
 from tslrec.errors import UserError
 from tslrec.interactions import Interactions
-from tslrec.sampling import RandomBatches, process_place
+from tslrec.ranks import process_place
+from tslrec.sampling import RandomBatches, own_share
 from tslrec.windows import all_prefixes, all_windows
 
 T = TypeVar("T")
+
+SAMPLE_SEED = 0
+"""Of the users that stand for all in an evaluation: the data alone decide, so all methods and seeds see the same."""
 
 MICRO_BATCH_WASTE = 0.15
 """The share of a micro-batch that may be padding before it is cut in two."""
@@ -34,7 +38,7 @@ class SequenceBatch(NamedTuple):
         items_BL: int64, padded with 0 on the right.
         lengths_B: int64, 1 or more.
         users_B: int64.
-        targets: int64; `[B]`, the item after each sequence, or `[B, L]`, the item after each position, 0 where none
+        targets: int64; `[B]`, the item after each sequence, or `[B, L]`, the item after each position; 0 where none
             is counted.
         seen_rows: int64 `[S]`, not decreasing; with `seen_items` each user's whole history before the target.
             None in training.
@@ -47,6 +51,18 @@ class SequenceBatch(NamedTuple):
     targets: Tensor
     seen_rows: Tensor | None = None
     seen_items: Tensor | None = None
+
+
+class TrainingBatch(NamedTuple):
+    """One optimizer step.
+
+    Attributes:
+        parts: the micro-batches of this process, run one after the other.
+        num_targets: of the step, over all processes.
+    """
+
+    parts: tuple[SequenceBatch, ...]
+    num_targets: int
 
 
 class Batches(Generic[T]):
@@ -81,6 +97,9 @@ class SequenceDataModule(lightning.LightningDataModule):
         eval_batch_size: users scored at a time.
         all_positions: train every position of a sequence in one pass (causal backbones), or one prefix at a time.
         seed: decides the order of training.
+        steps_per_epoch: see `RandomBatches`.
+        validation_users: how many users, drawn at random, stand for all in a validation; None takes all.
+        test_users: the same of the test.
 
     Raises:
         UserError: if there is nothing to train on.
@@ -95,12 +114,17 @@ class SequenceDataModule(lightning.LightningDataModule):
         eval_batch_size: int,
         all_positions: bool,
         seed: int,
+        steps_per_epoch: int | None = None,
+        validation_users: int | None = None,
+        test_users: int | None = None,
     ) -> None:
         super().__init__()
         self.interactions = interactions
         self.max_len = max_len
         self.eval_batch_size = eval_batch_size
-        collate: Callable[..., tuple[SequenceBatch, ...]]
+        self.validated = sample_users(interactions, validation_users)
+        self.tested = sample_users(interactions, test_users)
+        collate: Callable[..., TrainingBatch]
         if all_positions:
             self.windows = all_windows(interactions, max_len)
             instances, collate = len(self.windows), self.collate_windows
@@ -111,9 +135,9 @@ class SequenceDataModule(lightning.LightningDataModule):
             instances, collate = len(self.prefixes), self.collate_prefixes
         if instances == 0:
             raise UserError(f"{interactions.name}: no user has two training items; give data with longer histories")
-        self.batches = Batches(RandomBatches(instances, batch_size, seed), collate)
+        self.batches = Batches(RandomBatches(instances, batch_size, seed, steps_per_epoch), collate)
 
-    def train_dataloader(self) -> Batches[tuple[SequenceBatch, ...]]:
+    def train_dataloader(self) -> Batches[TrainingBatch]:
         return self.batches
 
     def val_dataloader(self) -> Batches[SequenceBatch]:
@@ -122,34 +146,40 @@ class SequenceDataModule(lightning.LightningDataModule):
     def test_dataloader(self) -> Batches[SequenceBatch]:
         return self.evaluation(held_out=1)
 
-    def collate_prefixes(self, indices: NDArray[np.int64]) -> tuple[SequenceBatch, ...]:
+    def collate_prefixes(self, step: NDArray[np.int64]) -> TrainingBatch:
         """The micro-batches of one step, with the target after each prefix."""
         prefixes = self.prefixes
+        indices, counted = own_share(step)
         parts = []
         for rows in by_length(indices, prefixes.ends[indices] - prefixes.starts[indices]):
             starts, ends = prefixes.starts[rows], prefixes.ends[rows]
-            targets_B = self.interactions.items[ends].astype(np.int64)
+            targets_B = self.interactions.items[ends].astype(np.int64) * counted
             parts.append(self.batch(prefixes.users[rows], starts, ends - starts, targets_B))
-        return tuple(parts)
+        return TrainingBatch(tuple(parts), len(step))
 
-    def collate_windows(self, indices: NDArray[np.int64]) -> tuple[SequenceBatch, ...]:
+    def collate_windows(self, step: NDArray[np.int64]) -> TrainingBatch:
         """The micro-batches of one step, with the target after each position."""
         windows = self.windows
+        indices, counted = own_share(step)
         parts = []
         for rows in by_length(indices, windows.lengths[indices]):
             starts, lengths = windows.starts[rows], windows.lengths[rows]
-            targets_BL = self.padded(starts + 1, lengths)
+            targets_BL = self.padded(starts + 1, lengths) * counted
             targets_BL[np.arange(targets_BL.shape[1]) < windows.skipped[rows][:, None]] = 0
             parts.append(self.batch(windows.users[rows], starts, lengths, targets_BL))
-        return tuple(parts)
+        return TrainingBatch(tuple(parts), int((windows.lengths[step] - windows.skipped[step]).sum()))
 
     def evaluation(self, held_out: int) -> Batches[SequenceBatch]:
-        """Every evaluated user once, over all processes; the target is the last item but `held_out - 1`."""
-        users = self.interactions.evaluated_users
+        """Every user to evaluate once, over all processes; the target is the last item but `held_out - 1`.
+
+        All processes get the same number of batches, since DDP may talk between them; the last can be empty.
+        """
+        users = self.validated if held_out == 2 else self.tested
         users = users[np.argsort(self.interactions.lengths[users], kind="stable")]
         rank, world_size = process_place()
+        largest_share = -(-len(users) // world_size)
         users = users[rank::world_size]
-        splits = list(np.split(users, range(self.eval_batch_size, len(users), self.eval_batch_size)))
+        splits = np.split(users, range(self.eval_batch_size, largest_share, self.eval_batch_size))
         return Batches(splits, lambda batch: self.collate_evaluation(batch, held_out))
 
     def collate_evaluation(self, users_B: NDArray[np.int64], held_out: int) -> SequenceBatch:
@@ -188,11 +218,19 @@ class SequenceDataModule(lightning.LightningDataModule):
 
     def padded(self, starts_B: NDArray[np.int64], lengths_B: NDArray[np.int64]) -> NDArray[np.int64]:
         """Stretches of the flat array as rows, padded with 0 on the right."""
-        column_L = np.arange(lengths_B.max())
+        column_L = np.arange(lengths_B.max(initial=0))
         places_BL = starts_B[:, None] + column_L
         inside_BL = column_L < lengths_B[:, None]
         items_BL = self.interactions.items[np.where(inside_BL, places_BL, 0)].astype(np.int64)
         return np.where(inside_BL, items_BL, 0)
+
+
+def sample_users(interactions: Interactions, count: int | None) -> NDArray[np.int64]:
+    """`count` of the users that can be evaluated, drawn without replacement; all of them where they are no more."""
+    users = interactions.evaluated_users
+    if count is None or count >= len(users):
+        return users
+    return np.sort(np.random.default_rng(SAMPLE_SEED).choice(users, count, replace=False))
 
 
 def by_length(indices: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:

@@ -12,6 +12,7 @@ import lightning
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.strategies import DDPStrategy
 
 from tslrec.config import TrainerConfig
 
@@ -60,12 +61,12 @@ class StageTrainers:
         gradient_clip: float | None = None,
     ) -> lightning.Trainer:
         quieten()
-        strategy: Any = self.config.llm_strategy if llm else self.config.strategy
+        strategy = self.config.llm_strategy if llm else self.config.strategy
         return lightning.Trainer(
             accelerator=self.config.accelerator,
             devices=self.config.devices,
             num_nodes=self.config.num_nodes,
-            strategy=instantiate(strategy) if isinstance(strategy, dict) else strategy,
+            strategy=make_strategy(strategy),
             precision=self.config.llm_precision if llm else self.config.precision,  # type: ignore[arg-type]
             max_epochs=max_epochs,
             callbacks=[*callbacks, StageProgress(self.stage)],
@@ -77,6 +78,17 @@ class StageTrainers:
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
+
+
+def make_strategy(setting: Any) -> Any:
+    """Lightning's strategy for a `strategy` of the configuration: a name, or a section with a `_target_`."""
+    if isinstance(setting, dict):
+        return instantiate(setting)
+    if setting == "ddp":
+        # Our buffers never change and are equal everywhere. DDP would send them, such as the knowledge embeddings of
+        # the whole catalogue, from the first process to the others before every step.
+        return DDPStrategy(broadcast_buffers=False)
+    return setting
 
 
 def quieten() -> None:

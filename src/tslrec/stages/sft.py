@@ -22,6 +22,7 @@ from tslrec.llm.data import PreferenceBatch, PreferenceDataModule, training_hist
 from tslrec.llm.packing import PackedExamples
 from tslrec.llm.preference_model import PreferenceLLM
 from tslrec.llm.source import resolve
+from tslrec.ranks import in_any_process
 from tslrec.stages.context import StageContext
 
 VERSION = 1
@@ -84,7 +85,7 @@ class PreferenceSFTModule(lightning.LightningModule):
         errors_B = squared_error(logits_BK, batch.targets_BK)
         total = errors_B.sum()
         step = self.global_step
-        if not torch.isfinite(total):
+        if in_any_process(~torch.isfinite(total)):
             raise UserError(
                 f"sft: the loss is not finite at step {step}; lower sft.learning_rate or use another llm.dtype"
             )

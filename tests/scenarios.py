@@ -1,0 +1,157 @@
+"""Trainings and evaluations that one process and two must agree on: `python scenarios.py FOLDER`, in each of two.
+
+Started as two processes by `test_processes.py`, which runs the same functions in its own process as well.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from conftest import make_interactions
+from tslrec.backbones.caser import Caser
+from tslrec.backbones.fmlp import FMLPRec
+from tslrec.backbones.sasrec import SASRec
+from tslrec.config import TrainerConfig
+from tslrec.fusions.gate import GatedFusion
+from tslrec.interactions import Interactions
+from tslrec.item_embedding import IdEmbedding, ItemEmbedding
+from tslrec.sampled_softmax import NegativeSampler
+from tslrec.sequences import SequenceBatch, SequenceDataModule
+from tslrec.stages.next_item import NextItemModule
+from tslrec.stages.selection import selection_callbacks
+from tslrec.trainers import StageTrainers
+
+NUM_ITEMS, SIZE, MAX_LEN = 23, 8, 6
+Outcome = tuple[dict[str, float], dict[str, Tensor]]
+"""Numbers and arrays of the first process."""
+
+
+def market(num_users: int) -> Interactions:
+    """Users with 3 to 11 interactions."""
+    draw = np.random.default_rng(0)
+    return make_interactions(
+        [draw.integers(1, NUM_ITEMS + 1, draw.integers(3, 12)).tolist() for _ in range(num_users)], NUM_ITEMS
+    )
+
+
+def data_module(interactions: Interactions, *, all_positions: bool = True, batch_size: int = 24) -> SequenceDataModule:
+    return SequenceDataModule(
+        interactions, max_len=MAX_LEN, batch_size=batch_size, eval_batch_size=8, all_positions=all_positions, seed=1
+    )
+
+
+def make_trainer(folder: Path, processes: int, **settings: Any) -> lightning.Trainer:
+    config = TrainerConfig("cpu", devices=processes, strategy="ddp" if processes > 1 else "auto")
+    return StageTrainers(config, "test", folder)(**settings)
+
+
+def make_module(kind: Callable[..., Any], item_embedding: ItemEmbedding | None = None, **numbers: Any) -> Recording:
+    torch.manual_seed(0)
+    item_embedding = item_embedding or IdEmbedding(NUM_ITEMS, SIZE)
+    return Recording(kind(item_embedding, 100, MAX_LEN, **numbers), learning_rate=1e-2, weight_decay=0.0)
+
+
+class Recording(NextItemModule):
+    """Knows which users this process evaluated."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.evaluated: list[int] = []
+
+    def test_step(self, batch: SequenceBatch, batch_idx: int) -> None:
+        super().test_step(batch, batch_idx)
+        self.evaluated += batch.users_B.tolist()
+
+
+def evaluate(folder: Path, processes: int, *, num_users: int) -> Outcome:
+    """One fixed checkpoint, with a fusion whose buffers DDP knows of."""
+    torch.manual_seed(1)
+    fusion = GatedFusion(NUM_ITEMS, SIZE, knowledge_IH=torch.randn(NUM_ITEMS + 1, 5))
+    module = make_module(SASRec, fusion)
+    trainer = make_trainer(folder, processes, max_epochs=1)
+    data = data_module(market(num_users))
+    metrics = {**trainer.validate(module, data, verbose=False)[0], **trainer.test(module, data, verbose=False)[0]}
+    shares: list[list[int]] = [module.evaluated]
+    if processes > 1:
+        shares = [[] for _ in range(processes)]
+        torch.distributed.all_gather_object(shares, module.evaluated)
+    return dict(metrics), {"evaluated": torch.tensor(sorted(user for share in shares for user in share))}
+
+
+def train(
+    folder: Path,
+    processes: int,
+    *,
+    kind: Callable[..., Any],
+    all_positions: bool,
+    num_negatives: int | None = None,
+    **numbers: Any,
+) -> Outcome:
+    """Three epochs without dropout; the last batch of each has one instance."""
+    data = data_module(market(31), all_positions=all_positions)
+    batches: Any = data.batches.indices
+    # As near as possible to what was asked for, so that one instance is left over.
+    batches.batch_size = next(
+        size for size in range(batches.batch_size, batches.num_instances) if batches.num_instances % size == 1
+    )
+    module = make_module(kind, **numbers)
+    if num_negatives is not None:
+        counts_I = np.bincount(data.interactions.items, minlength=NUM_ITEMS + 1)
+        module.sampler = NegativeSampler(counts_I, num_negatives=num_negatives, exponent=0.75)
+    best, callbacks = selection_callbacks("masked", patience=10)
+    trainer = make_trainer(folder, processes, max_epochs=3, callbacks=callbacks)
+    trainer.fit(module, data)
+    steps = trainer.global_step
+    metrics = {"steps": float(steps), "loss": float(trainer.callback_metrics["train/loss"]), "best": float(best.epoch)}
+    weights = {name: value.detach().clone() for name, value in module.backbone.state_dict().items()}
+    start = dict(make_module(kind, **numbers).backbone.named_parameters())
+    moved = min(float((weights[name] - start[name].detach()).abs().max()) for name in start)
+    return {**metrics, "moved": moved}, weights
+
+
+SCENARIOS: dict[str, Callable[[Path, int], Outcome]] = {
+    # 17 users: one process has two batches of 8, the other one.
+    "uneven": lambda folder, processes: evaluate(folder, processes, num_users=17),
+    "alone": lambda folder, processes: evaluate(folder, processes, num_users=1),
+    "causal": lambda folder, processes: train(
+        folder, processes, kind=SASRec, all_positions=True, inner_size=16, hidden_dropout=0.0, attention_dropout=0.0
+    ),
+    # Without dropout all processes draw the same negatives.
+    "sampled": lambda folder, processes: train(
+        folder,
+        processes,
+        kind=SASRec,
+        all_positions=True,
+        num_negatives=6,
+        inner_size=16,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+    ),
+    "prefix": lambda folder, processes: train(folder, processes, kind=FMLPRec, all_positions=False, dropout=0.0),
+    "penalised": lambda folder, processes: train(
+        folder, processes, kind=Caser, all_positions=False, dropout=0.0, reg_weight=1e-2
+    ),
+}
+
+
+def main(folder: Path) -> None:
+    """Runs every scenario as one process of two; the first writes the outcomes."""
+    for name, scenario in SCENARIOS.items():
+        numbers, arrays = scenario(folder / name, 2)
+        if torch.distributed.get_rank() == 0:
+            (folder / f"{name}.json").write_text(json.dumps(numbers))
+            save_file({key: value.contiguous() for key, value in arrays.items()}, folder / f"{name}.safetensors")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,81 @@
+"""Two processes (gloo on the CPU; NCCL goes the same way) compute what one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from scenarios import SCENARIOS, Outcome
+
+TIMEOUT_SECONDS = 240
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Outcome, Outcome]]:
+    """A scenario's outcome by one process and by two; all of the latter run in one pair of processes."""
+    folder = tmp_path_factory.mktemp("processes")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = Path(__file__).with_name("scenarios.py")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(folder)],
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+                "NODE_RANK": "0",
+                "LOCAL_RANK": str(rank),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        said = [process.communicate(timeout=TIMEOUT_SECONDS)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
+
+    def outcomes(name: str) -> tuple[Outcome, Outcome]:
+        two = json.loads((folder / f"{name}.json").read_text()), load_file(folder / f"{name}.safetensors")
+        return SCENARIOS[name](folder / "one" / name, 1), two
+
+    return outcomes
+
+
+Both = Callable[[str], tuple[Outcome, Outcome]]
+
+
+@pytest.mark.parametrize(("scenario", "num_users"), [("uneven", 17), ("alone", 1)])
+def test_metrics_of_one_checkpoint_are_those_of_one_process(both: Both, scenario: str, num_users: int) -> None:
+    (one, alone), (two, together) = both(scenario)
+    assert len(one) == 16
+    assert two == pytest.approx(one, rel=0, abs=1e-7)
+    # Each user is counted once: nobody twice to fill a batch, nobody dropped.
+    assert alone["evaluated"].tolist() == list(range(num_users))
+    assert together["evaluated"].tolist() == list(range(num_users))
+
+
+@pytest.mark.parametrize("scenario", ["causal", "sampled", "prefix", "penalised"])
+def test_training_gives_the_weights_of_one_process(both: Both, scenario: str) -> None:
+    (one, weights), (two, shared_weights) = both(scenario)
+    assert one["steps"] >= 9
+    assert one["moved"] > 1e-3
+    assert two == pytest.approx(one, rel=1e-5)
+    # The same sums in float32, in another order.
+    torch.testing.assert_close(shared_weights, weights, rtol=0, atol=1e-5)
