@@ -85,7 +85,10 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--fresh", action="store_true", help="measure again what is measured already")
     parser.add_argument("--quick", action="store_true", help="a few batches, to see that everything runs")
-    return parser.parse_args(words)
+    arguments = parser.parse_args(words)
+    if arguments.threads < 1:
+        parser.error("--threads: one or more")
+    return arguments
 
 
 def data_file(data: str, given: Path | None) -> Path:
@@ -93,6 +96,8 @@ def data_file(data: str, given: Path | None) -> Path:
     beside = ROOT.parent / "shared" / "data" / BESIDE[data]
     if given is None and beside.exists():
         given = beside
+    if given is not None and not given.is_file():
+        raise UserError(f"{given}: there is no such file; give the raw file of {data} with --{data} FILE")
     from omegaconf import OmegaConf
 
     from tslrec.config import DataConfig
@@ -177,6 +182,8 @@ class Measurements:
         if not self.fresh and self.find(case, side) is not None:
             print("measured already")
             return
+        # Before the run: code that is edited meanwhile is not what was measured.
+        key = self.key(case, side)
         began, load = time.perf_counter(), os.getloadavg()[0]
         if side == "tslrec":
             command = [sys.executable, str(HERE / "side_tslrec.py")]
@@ -190,7 +197,7 @@ class Measurements:
         command += ["--case", case.name, *(["--quick"] if self.quick else [])]
         path = self.path(case, side)
         record = json.loads(run(command, self.environment, path.with_suffix(".log")))
-        record.update(key=self.key(case, side), load_average_before=round(load, 2))
+        record.update(key=key, load_average_before=round(load, 2))
         record["why_no_epoch"] = case.effort(side, self.quick).why_no_epoch
         write_json(path, record)
         print(f"epoch {record['epoch_seconds']:8.1f} s   (took {time.perf_counter() - began:.0f} s)")
