@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from cases import CASES, SIZES, Case
 from floor import epoch_flops
 from growth import market
 from measure import MemoryAboveImports, evaluation_record, print_record, training_record
+from tslrec.allocator import keep_freed_memory, use_large_pages
 from tslrec.config import DataConfig, TrainerConfig
 from tslrec.ingest import ingest
 from tslrec.interactions import Interactions
 from tslrec.item_embedding import IdEmbedding
-from tslrec.sequences import SequenceBatch, SequenceDataModule
+from tslrec.sequences import SequenceDataModule, TrainingBatch
 from tslrec.stages.backbone import BackboneModule
 from tslrec.stages.recommender import build_backbone
 from tslrec.trainers import StageTrainers
@@ -60,11 +61,11 @@ class Stopwatch(lightning.Callback):
         trainer: lightning.Trainer,
         pl_module: lightning.LightningModule,
         outputs: Any,
-        batch: Sequence[SequenceBatch],
+        batch: TrainingBatch,
         batch_idx: int,
     ) -> None:
         seconds = time.perf_counter() - self.mark
-        self.batches.append((seconds, sum(int((rows.targets > 0).sum()) for rows in batch)))
+        self.batches.append((seconds, batch.num_targets))
         self.mark = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -167,6 +168,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     case = next(case for case in CASES if case.name == arguments.case)
+    # As a run of `train.py` does.
+    keep_freed_memory()
+    use_large_pages()
     kind, _, scale = case.data.partition("_")
     load = (lambda: market(int(scale))) if kind == "growth" else (lambda: load_file(case.data, arguments.path))
     print_record(measure(case, load, quick=arguments.quick))
