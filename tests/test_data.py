@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 from conftest import CHECKOUT, make_interactions
 from tslrec.config import DataConfig
 from tslrec.errors import UserError
 from tslrec.ingest import ingest
-from tslrec.losses import softmax_loss
 from tslrec.table1 import format_row, table1_row
 from tslrec.windows import all_prefixes, all_windows
 
@@ -87,20 +85,3 @@ def test_windows_hold_every_training_target_once_with_half_its_context(length: i
     prefixes = all_prefixes(interactions, max_len)
     assert sorted(targets) == sorted(prefixes.ends.tolist())
     assert windows.num_targets == len(prefixes)
-
-
-@pytest.mark.parametrize("padding_row", [False, True])
-def test_the_chunked_softmax_is_exact(monkeypatch: pytest.MonkeyPatch, padding_row: bool) -> None:
-    monkeypatch.setattr("tslrec.losses.CHUNK_BYTES", 8 * 11 * 2)
-    torch.manual_seed(0)
-    user = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
-    table = torch.randn(11, 3, dtype=torch.float64, requires_grad=True)
-    targets = torch.randint(1, 11, (7,))
-    loss = softmax_loss(user, table, targets, padding_row=padding_row)
-    first = 0 if padding_row else 1
-    expected = torch.nn.functional.cross_entropy(user @ table[first:].T, targets - first, reduction="sum")
-    torch.testing.assert_close(loss, expected)
-    for found, wanted in zip(
-        torch.autograd.grad(3 * loss, (user, table)), torch.autograd.grad(3 * expected, (user, table)), strict=True
-    ):
-        torch.testing.assert_close(found, wanted)

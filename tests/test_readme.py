@@ -18,7 +18,7 @@ COMMANDS = sorted(
     {
         command.split("#")[0].strip()
         for text in TEXTS.values()
-        for command in re.findall(r"python train\.py ([^`\n]+)", text)
+        for command in re.findall(r"(?:python train\.py|tslrec audit) ([^`\n]+)", text)
         if "--help" not in command and "=x" not in command
     }
 )

@@ -49,8 +49,7 @@ def check(config: Config) -> None:
         UserError: naming the key, and what to set it to.
     """
     check_stages(config)
-    check_values(config)
-    check_target("data.reader", config.data.reader, given={"path"})
+    check_data(config)
     if "backbone" in config.method.stages or "fusion" in config.method.stages:
         check_target("model", config.model, given=GIVEN_TO_MODEL, own=MODEL_KEYS)
     if "fusion" in config.method.stages:
@@ -62,6 +61,12 @@ def check(config: Config) -> None:
                     f"method={config.method.name} does not have; choose another fusion or method=tslrec"
                 )
     check_machine(config)
+
+
+def check_data(config: Config) -> None:
+    """What everything asks that reads a data set: all values, and the reader; free of heavy imports."""
+    check_values(config)
+    check_target("data.reader", config.data.reader, given={"path"})
 
 
 def check_stages(config: Config) -> None:

@@ -26,6 +26,14 @@ def ingest(data: DataConfig, cache: Path) -> Interactions:
     Raises:
         UserError: for what a person can put right in the file or the configuration.
     """
+    raw, where = read_raw(data, cache)
+    if raw.has_timestamps:
+        refuse_duplicates(raw.rows, where)
+    return filter_and_number(raw, data, where)
+
+
+def read_raw(data: DataConfig, cache: Path) -> tuple[RawInteractions, str]:
+    """The interactions as the file has them, and what messages call their place."""
     reader = get_method(data.reader["_target_"])
     options = {key: value for key, value in data.reader.items() if key != "_target_"}
     where = f"data={data.name}"
@@ -33,22 +41,12 @@ def ingest(data: DataConfig, cache: Path) -> Interactions:
         path = locate(data, cache)
         options["path"] = path
         where = str(path)
-    raw = cast(RawInteractions, reader(**options))
-    if raw.has_timestamps:
-        refuse_duplicates(raw.rows, where)
-    rows = k_core(raw.rows, data.min_user_interactions, data.min_item_interactions)
-    if rows.is_empty():
-        raise UserError(
-            f"{where}: no interaction is left by data.min_user_interactions={data.min_user_interactions} and "
-            f"data.min_item_interactions={data.min_item_interactions}; lower them"
-        )
-    interactions = number(RawInteractions(rows, raw.true_categories), data.name)
-    if not len(interactions.evaluated_users):
-        raise UserError(
-            f"{where}: no user has {MIN_EVALUATED_LENGTH} interactions, so none can be evaluated (one item each to "
-            "train, validate and test); give longer histories"
-        )
-    return interactions
+    return cast(RawInteractions, reader(**options)), where
+
+
+def count_duplicates(rows: pl.DataFrame) -> int:
+    """How many rows have the user, item and timestamp of an earlier row."""
+    return len(rows) - rows.select("user", "item", "timestamp").n_unique()
 
 
 def refuse_duplicates(rows: pl.DataFrame, where: str) -> None:
@@ -65,6 +63,23 @@ def refuse_duplicates(rows: pl.DataFrame, where: str) -> None:
             f"{where}, line {lines[1]}: user {first['user']}, item {first['item']} at time {first['timestamp']} stands "
             f"at line {lines[0]} already; remove one of them"
         )
+
+
+def filter_and_number(raw: RawInteractions, data: DataConfig, where: str) -> Interactions:
+    """The data set that is left by the filter; one that leave-one-out cannot evaluate is refused."""
+    rows = k_core(raw.rows, data.min_user_interactions, data.min_item_interactions)
+    if rows.is_empty():
+        raise UserError(
+            f"{where}: no interaction is left by data.min_user_interactions={data.min_user_interactions} and "
+            f"data.min_item_interactions={data.min_item_interactions}; lower them"
+        )
+    interactions = number(RawInteractions(rows, raw.true_categories), data.name)
+    if not len(interactions.evaluated_users):
+        raise UserError(
+            f"{where}: no user has {MIN_EVALUATED_LENGTH} interactions, so none can be evaluated (one item each to "
+            "train, validate and test); give longer histories"
+        )
+    return interactions
 
 
 def k_core(rows: pl.DataFrame, min_user: int, min_item: int) -> pl.DataFrame:

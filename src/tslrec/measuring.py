@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tslrec.allocator import return_freed_memory
+
 PACKAGES = (
     "tslrec",
     "torch",
@@ -48,6 +50,7 @@ class Meter:
 
 def reset_peak_memory() -> None:
     """Starts the kernel's high-water mark of this process anew, where the kernel can (Linux)."""
+    return_freed_memory()
     mark = Path("/proc/self/clear_refs")
     if mark.exists() and os.access(mark, os.W_OK):
         mark.write_text("5")

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from tslrec import ranks
+from tslrec.allocator import keep_freed_memory
 from tslrec.artifacts import Artifact, ArtifactStore, write_json
 from tslrec.check import check
 from tslrec.composition import Composer, to_config
@@ -35,6 +36,7 @@ def run(composed: DictConfig, overrides: list[str]) -> None:
 
     Every process of a job runs this; only the first of them writes and prints.
     """
+    keep_freed_memory()
     job, first = ranks.join_job(), ranks.is_first()
     if not first:
         ranks.fall_silent()

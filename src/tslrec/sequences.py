@@ -136,21 +136,22 @@ class SequenceDataModule(lightning.LightningDataModule):
         return self.evaluation(held_out=1)
 
     def collate_prefixes(self, step: NDArray[np.int64]) -> TrainingBatch:
-        """One batch of prefixes, with the target after each."""
+        """One step over all processes: this one's micro-batches, with the target after each prefix."""
         prefixes = self.prefixes
         indices, counted = own_share(step)
-        starts, ends = prefixes.starts[indices], prefixes.ends[indices]
-        targets_B = self.interactions.items[ends].astype(np.int64) * counted
-        return TrainingBatch((self.batch(prefixes.users[indices], starts, ends - starts, targets_B),), len(step))
+        parts = []
+        for rows in by_length(indices, prefixes.ends[indices] - prefixes.starts[indices]):
+            starts, ends = prefixes.starts[rows], prefixes.ends[rows]
+            targets_B = self.interactions.items[ends].astype(np.int64) * counted
+            parts.append(self.batch(prefixes.users[rows], starts, ends - starts, targets_B))
+        return TrainingBatch(tuple(parts), len(step))
 
     def collate_windows(self, step: NDArray[np.int64]) -> TrainingBatch:
-        """The micro-batches of one step: windows of similar length run together, and take one step together."""
+        """One step over all processes: this one's micro-batches, with the target after each position."""
         windows = self.windows
         indices, counted = own_share(step)
-        indices = indices[np.argsort(windows.lengths[indices], kind="stable")]
         parts = []
-        for cut in cut_by_length(windows.lengths[indices]):
-            rows = indices[cut]
+        for rows in by_length(indices, windows.lengths[indices]):
             starts, lengths = windows.starts[rows], windows.lengths[rows]
             targets_BL = self.padded(starts + 1, lengths) * counted
             targets_BL[np.arange(targets_BL.shape[1]) < windows.skipped[rows][:, None]] = 0
@@ -211,6 +212,12 @@ class SequenceDataModule(lightning.LightningDataModule):
         inside_BL = column_L < lengths_B[:, None]
         items_BL = self.interactions.items[np.where(inside_BL, places_BL, 0)].astype(np.int64)
         return np.where(inside_BL, items_BL, 0)
+
+
+def by_length(indices: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """The instances of one step in groups of similar length: each group runs together, all take one step together."""
+    order = np.argsort(lengths, kind="stable")
+    return [indices[order[cut]] for cut in cut_by_length(lengths[order])]
 
 
 def cut_by_length(sorted_lengths: NDArray[np.int64]) -> list[slice]:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tslrec.backbones.base import Backbone
+from tslrec.backbones.dropout import Dropout
 from tslrec.item_embedding import ItemEmbedding
 
 LAYER_NORM_EPS = 1e-12
@@ -36,7 +37,7 @@ class FilterLayer(nn.Module):
         analysis, synthesis = real_fourier(max_len)
         self.register_buffer("analysis_FL", analysis, persistent=False)
         self.register_buffer("synthesis_LF", synthesis, persistent=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(hidden_size, eps=LAYER_NORM_EPS)
 
     def forward(self, hidden_BLD: Tensor) -> Tensor:
@@ -77,7 +78,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.expand = nn.Linear(hidden_size, 4 * hidden_size)
         self.contract = nn.Linear(4 * hidden_size, hidden_size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(hidden_size, eps=LAYER_NORM_EPS)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -112,7 +113,7 @@ class FMLPRec(Backbone):
         hidden_size = self.hidden_size
         self.position_embedding = nn.Parameter(torch.empty(max_len, hidden_size))
         self.norm = nn.LayerNorm(hidden_size, eps=LAYER_NORM_EPS)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.filters = nn.ModuleList(FilterLayer(max_len, hidden_size, dropout) for _ in range(num_layers))
         self.feed_forwards = nn.ModuleList(FeedForward(hidden_size, dropout) for _ in range(num_layers))
         self.reset_parameters()

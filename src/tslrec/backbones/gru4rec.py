@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from tslrec.backbones.base import CausalBackbone, last_position
+from tslrec.backbones.dropout import Dropout
 from tslrec.item_embedding import ItemEmbedding
 
 
@@ -34,7 +35,7 @@ class GRU4Rec(CausalBackbone):
         dropout: float = 0.3,
     ) -> None:
         super().__init__(item_embedding, max_len)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.gru = nn.GRU(self.hidden_size, gru_size, num_layers, bias=False, batch_first=True)
         self.projection = nn.Linear(gru_size, self.hidden_size)
         for name, parameter in self.gru.named_parameters():

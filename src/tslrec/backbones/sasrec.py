@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tslrec.backbones.base import CausalBackbone, last_position
+from tslrec.backbones.dropout import Dropout
 from tslrec.item_embedding import ItemEmbedding
 
 LAYER_NORM_EPS = 1e-12
@@ -35,7 +36,7 @@ class Block(nn.Module):
         self.expand = nn.Linear(hidden_size, inner_size)
         self.contract = nn.Linear(inner_size, hidden_size)
         self.norm = nn.LayerNorm(hidden_size, eps=LAYER_NORM_EPS)
-        self.dropout = nn.Dropout(hidden_dropout)
+        self.dropout = Dropout(hidden_dropout)
 
     def forward(self, hidden_BLD: Tensor) -> Tensor:
         """All positions, `[B, L, D]`."""
@@ -100,7 +101,7 @@ class SASRec(CausalBackbone):
         super().__init__(item_embedding, max_len)
         self.position_embedding = nn.Parameter(torch.empty(max_len, self.hidden_size))
         self.norm = nn.LayerNorm(self.hidden_size, eps=LAYER_NORM_EPS)
-        self.dropout = nn.Dropout(hidden_dropout)
+        self.dropout = Dropout(hidden_dropout)
         self.blocks = nn.ModuleList(
             Block(self.hidden_size, num_heads, inner_size, hidden_dropout, attention_dropout) for _ in range(num_layers)
         )

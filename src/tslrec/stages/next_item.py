@@ -5,14 +5,17 @@ Shapes: B rows, L positions, D hidden size, I items (row 0 of a table is padding
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import lightning
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tslrec.backbones.base import Backbone, CausalBackbone
 from tslrec.errors import UserError
+from tslrec.interactions import PADDING
 from tslrec.losses import softmax_loss
 from tslrec.metrics import RankingMetrics, target_ranks
 from tslrec.ranks import in_any_process, process_place
@@ -41,14 +44,15 @@ class NextItemModule(lightning.LightningModule):
         """Cross-entropy per target, over all micro-batches of one optimizer step, plus the backbone's own penalty."""
         item_embedding = self.backbone.item_embedding
         table_ID = item_embedding.table()
+        input_table_ID, inputs = narrowed(table_ID, [rows.items_BL for rows in batch.parts])
         users: list[Tensor] = []
         targets: list[Tensor] = []
-        for rows in batch.parts:
+        for rows, items_BL in zip(batch.parts, inputs, strict=True):
             if rows.targets.ndim == 1:
-                hidden = self.backbone(rows.items_BL, rows.lengths_B, rows.users_B, table_ID)
+                hidden = self.backbone(items_BL, rows.lengths_B, rows.users_B, input_table_ID)
             else:
                 backbone = cast(CausalBackbone, self.backbone)
-                hidden = backbone.all_positions(rows.items_BL, rows.lengths_B, rows.users_B, table_ID)
+                hidden = backbone.all_positions(items_BL, rows.lengths_B, rows.users_B, input_table_ID)
             counted = rows.targets > 0
             users.append(hidden[counted])
             targets.append(rows.targets[counted])
@@ -97,3 +101,20 @@ class NextItemModule(lightning.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return torch.optim.Adam(trained, lr=self.learning_rate, weight_decay=self.weight_decay, fused=True)
+
+
+def narrowed(table_ID: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """The rows of the table that some inputs use, and the inputs in the numbers of those rows.
+
+    Every look-up in a table has a gradient as large as the table. With this there is one for all micro-batches of a
+    step; theirs are as small as the step.
+
+    Args:
+        table_ID: the item table; row 0 is padding, which stays 0.
+        inputs: item ids, each `[B, L]`.
+    """
+    flat = torch.cat([table_ID.new_zeros(1, dtype=torch.int64), *(items_BL.flatten() for items_BL in inputs)])
+    used, places = torch.unique(flat, return_inverse=True)
+    parts = places[1:].split([items_BL.numel() for items_BL in inputs])
+    rows = F.embedding(used, table_ID, padding_idx=PADDING)
+    return rows, [part.view_as(items_BL) for part, items_BL in zip(parts, inputs, strict=True)]
