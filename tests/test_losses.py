@@ -32,6 +32,14 @@ def test_is_exact(monkeypatch: pytest.MonkeyPatch, padding_row: bool, scale: flo
     torch.testing.assert_close(found, wanted)
 
 
+def test_without_a_target_the_loss_and_all_gradients_are_zero() -> None:
+    user, table, targets = users_and_table(1.0)
+    loss = softmax_loss(user[:0], table, targets[:0])
+    assert loss == 0
+    for gradient in torch.autograd.grad(loss, (user, table)):
+        assert not gradient.any()
+
+
 def test_logits_that_are_not_finite_give_a_loss_that_is_not_finite() -> None:
     user, table, targets = users_and_table(1.0)
     broken = user.detach().clone()

@@ -91,6 +91,9 @@ def softmax_loss(user_BD: Tensor, table_ID: Tensor, targets_B: Tensor, *, paddin
         targets_B: item ids, 1 or more.
         padding_row: whether column 0 is a candidate, as in RecBole.
     """
+    if len(user_BD) == 0:
+        # A process that has no target in a step takes part in its gradient all the same, with zeros.
+        return 0 * (user_BD.sum() + table_ID.sum())
     with torch.autocast(user_BD.device.type, enabled=False):
         first_column = 0 if padding_row else 1
         loss: Tensor = ChunkedSoftmaxLoss.apply(user_BD.to(table_ID.dtype), table_ID, targets_B, first_column)
