@@ -13,7 +13,7 @@ import pytest
 from conftest import CHECKOUT
 
 
-def train(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def train(*arguments: str, folder: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -26,7 +26,7 @@ def train(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout,
         check=False,
     )
 

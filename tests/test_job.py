@@ -27,11 +27,12 @@ RUN += ["model.hidden_dropout=0.0", "model.attention_dropout=0.0"]
 TWO = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.llm_strategy=ddp"]
 STAGES = ["augment", "backbone", "data", "fusion", "fusion", "preferences", "sft"]
 ONE_USER = 1 / 61
+TIMEOUT_SECONDS = 300
 
 
 def finish(folder: Path, *arguments: str) -> tuple[Path, str]:
     """A run in a folder, which must succeed, and what it printed."""
-    run = train(*arguments, folder=folder)
+    run = train(*arguments, folder=folder, timeout=TIMEOUT_SECONDS)
     assert run.returncode == 0, run.stderr
     return folder, run.stdout
 
@@ -112,7 +113,7 @@ def test_a_process_that_is_killed_ends_the_job(tmp_path: Path) -> None:
         process.communicate()
         pytest.skip("this system does not tell a process's children")
     try:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while not list(tmp_path.glob("artifacts/backbone/*.partial/log/metrics.csv")):
             assert time.monotonic() < deadline, "the training did not begin"
             assert process.poll() is None, process.communicate()[0]
