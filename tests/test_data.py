@@ -73,6 +73,19 @@ def test_times_decide_the_order_and_ties_keep_file_order(tmp_path: Path) -> None
     assert [interactions.ids.items[item] for item in interactions.sequence(0)] == ["w", "y", "z", "x"]
 
 
+def test_the_filter_repeats_until_all_have_enough_and_ids_follow_the_first_row_that_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "raw.csv"
+    # Item r is too rare; without it user c is too short, and without c so is item q.
+    rows = ["c,q,1", "c,x,1", "c,r,2", "b,z,5", "b,x,1", "b,y,2", "a,q,7", "a,y,1", "a,x,9", "a,z,3"]
+    path.write_text("\n".join(["user,item,time", *rows]))
+    data = data_of(path, "tables.read_csv", **NAMED)
+    data.min_user_interactions, data.min_item_interactions = 3, 2
+    interactions = ingest(data, tmp_path)
+    assert interactions.ids.users == ("b", "a")
+    assert interactions.ids.items == ("", "z", "x", "y")
+    assert [interactions.sequence(user).tolist() for user in (0, 1)] == [[2, 3, 1], [3, 1, 2]]
+
+
 @pytest.mark.parametrize("length", [3, 4, 9, 10, 11, 30, 57])
 def test_windows_hold_every_training_target_once_with_half_its_context(length: int) -> None:
     interactions = make_interactions([list(range(1, length + 1)), [1, 2]])

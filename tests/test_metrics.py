@@ -5,13 +5,36 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from conftest import CHECKOUT
 from tslrec.errors import UserError
-from tslrec.metrics import NDCG, HitRate, ranks_from_scores, target_ranks
+from tslrec.metrics import NDCG, HitRate, target_ranks
 
 GOLDEN = CHECKOUT.parent / "shared" / "golden" / "metrics.npz"
 NOTHING = torch.zeros(0, dtype=torch.int64)
+
+
+def ranks_from_scores(
+    scores_BI: Tensor, targets_B: Tensor, seen_rows_S: Tensor, seen_items_S: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The ranks of a matrix of scores, column 0 being padding: one-hot vectors for items make any score a product."""
+    return target_ranks(scores_BI, torch.eye(scores_BI.shape[1]), targets_B, seen_rows_S, seen_items_S)
+
+
+def by_definition(scores_BI: Tensor, targets_B: Tensor, history: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """Ranks as their definition says, a user at a time."""
+    masked: list[float] = []
+    unmasked: list[float] = []
+    for scores_I, target, seen in zip(scores_BI.tolist(), targets_B.tolist(), history, strict=True):
+        for ranks, excluded in ((unmasked, frozenset[int]()), (masked, frozenset(seen))):
+            others = [
+                score for item, score in enumerate(scores_I) if item > 0 and item != target and item not in excluded
+            ]
+            higher = sum(score > scores_I[target] for score in others)
+            equal = sum(score == scores_I[target] for score in others)
+            ranks.append(float("inf") if target in excluded else 1 + higher + equal / 2)
+    return torch.tensor(masked, dtype=torch.float64), torch.tensor(unmasked, dtype=torch.float64)
 
 
 @pytest.mark.skipif(not GOLDEN.is_file(), reason="the reference file is not beside the checkout")
@@ -42,20 +65,47 @@ def test_a_seen_item_counts_once_and_a_seen_target_is_unreachable() -> None:
     assert ranks_from_scores(scores, torch.tensor([1]), rows, torch.tensor([1, 2]))[0].item() == float("inf")
 
 
-def test_chunks_give_the_same_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
-    draw = torch.Generator().manual_seed(0)
-    user, table = torch.randn(9, 4, generator=draw), torch.randn(31, 4, generator=draw)
-    targets = torch.randint(1, 31, (9,), generator=draw)
-    rows, items = torch.arange(9).repeat_interleave(3), torch.randint(1, 31, (27,), generator=draw)
-    whole = target_ranks(user, table, targets, rows, items)
-    monkeypatch.setattr("tslrec.metrics.CHUNK_BYTES", 31 * 4 * 2)
-    for expected, found in zip(whole, target_ranks(user, table, targets, rows, items), strict=True):
-        assert torch.equal(expected, found)
+@pytest.mark.parametrize("width", [1, 4, 7, 30, 31])
+@pytest.mark.parametrize("num_users", [1, 9])
+def test_any_block_of_items_gives_the_ranks_of_the_definition(
+    monkeypatch: pytest.MonkeyPatch, width: int, num_users: int
+) -> None:
+    monkeypatch.setattr("tslrec.metrics.CPU_BLOCK", (0, width, width))
+    draw = torch.Generator().manual_seed(width)
+    # Small whole numbers: products are exact, and there are many ties.
+    user = torch.randint(-2, 3, (num_users, 3), generator=draw).float()
+    table = torch.randint(-2, 3, (31, 3), generator=draw).float()
+    targets = torch.randint(1, 31, (num_users,), generator=draw)
+    history = torch.randint(1, 31, (num_users, 6), generator=draw)
+    rows = torch.arange(num_users).repeat_interleave(6)
+    found = target_ranks(user, table, targets, rows, history.flatten())
+    for expected, ranks in zip(by_definition(user @ table.T, targets, history.tolist()), found, strict=True):
+        assert torch.equal(expected, ranks)
 
 
-def test_scores_that_are_not_finite_are_refused() -> None:
+@pytest.mark.parametrize("width", [256, 300])
+def test_items_with_the_same_vector_tie_to_the_last_bit(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setattr("tslrec.metrics.CPU_BLOCK", (0, width, width))
+    torch.manual_seed(0)
+    table = torch.randn(1, 64).expand(1002, 64).contiguous()
+    for num_users in (1, 5, 301):
+        _, unmasked = target_ranks(
+            torch.randn(num_users, 64), table, torch.randint(1, 1002, (num_users,)), NOTHING, NOTHING
+        )
+        assert (unmasked == 501).all()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
+def test_scores_that_are_not_finite_are_refused(value: float) -> None:
+    user, table = torch.ones(2, 2), torch.zeros(400, 2)
+    table[390] = value
     with pytest.raises(UserError, match="not finite"):
-        ranks_from_scores(torch.tensor([[0.0, float("nan"), 1.0]]), torch.tensor([2]), NOTHING, NOTHING)
+        target_ranks(user, table, torch.tensor([2, 2]), NOTHING, NOTHING)
+
+
+def test_large_scores_that_are_finite_are_ranked() -> None:
+    user, table = torch.tensor([[1e20, 0.0]]), torch.tensor([[0.0, 0.0], [1e18, 0.0], [1.0, 1e20]])
+    assert target_ranks(user, table, torch.tensor([2]), NOTHING, NOTHING)[1].item() == 2
 
 
 def test_a_metric_of_no_users_is_refused() -> None:

@@ -24,18 +24,33 @@ def test_epochs_differ_in_their_order() -> None:
     assert not np.array_equal(first, second)
 
 
+@pytest.mark.parametrize("steps", [1, 3, 5, 12])
+def test_an_epoch_of_so_many_steps_goes_on_where_the_last_one_ended(steps: int) -> None:
+    whole_passes = RandomBatches(23, batch_size=5, seed=0)
+    expected = [batch.tolist() for _ in range(6) for batch in whole_passes]
+    batches = RandomBatches(23, batch_size=5, seed=0, steps_per_epoch=steps)
+    assert len(batches) == steps
+    found = []
+    for _ in range(30 // steps):
+        epoch = [batch.tolist() for batch in batches]
+        assert len(epoch) == steps
+        found.extend(epoch)
+    assert found == expected[: len(found)]
+
+
+@pytest.mark.parametrize("steps", [None, 3, 12])
 @pytest.mark.parametrize("read", [0, 2, 5, 7])
-def test_a_saved_state_goes_on_where_it_was(read: int) -> None:
+def test_a_saved_state_goes_on_where_it_was(read: int, steps: int | None) -> None:
     def drawn(batches: RandomBatches, count: int) -> list[list[int]]:
         found: list[list[int]] = []
         while len(found) < count:
             found.extend(batch.tolist() for batch in islice(batches, count - len(found)))
         return found
 
-    whole = drawn(RandomBatches(23, batch_size=5, seed=3), read + 6)
-    stopped = RandomBatches(23, batch_size=5, seed=3)
+    whole = drawn(RandomBatches(23, batch_size=5, seed=3, steps_per_epoch=steps), read + 6)
+    stopped = RandomBatches(23, batch_size=5, seed=3, steps_per_epoch=steps)
     before = drawn(stopped, read)
-    resumed = RandomBatches(23, batch_size=5, seed=3)
+    resumed = RandomBatches(23, batch_size=5, seed=3, steps_per_epoch=steps)
     resumed.load_state_dict(stopped.state_dict())
     assert before + drawn(resumed, 6) == whole
 

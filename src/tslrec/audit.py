@@ -136,7 +136,7 @@ def audit(interactions: Interactions, max_len: int, duplicates: Part | None = No
         max_len: how many of a user's last items a backbone sees.
         duplicates: what was counted of the raw rows, which are gone by now.
     """
-    train_N = training_mask(interactions)
+    train_N = interactions.trained
     prefixes = all_prefixes(interactions, max_len)
     return Audit(
         table1=table1_row(interactions),
@@ -152,15 +152,6 @@ def audit(interactions: Interactions, max_len: int, duplicates: Part | None = No
         popularity=popularity_facts(interactions),
         times=time_facts(interactions, train_N),
     )
-
-
-def training_mask(interactions: Interactions) -> NDArray[np.bool_]:
-    """Which interactions belong to a training part, `[N]`."""
-    train_N = np.ones(interactions.num_interactions, dtype=bool)
-    ends_E = interactions.offsets[interactions.evaluated_users + 1]
-    for held_out in (TEST, VALIDATION):
-        train_N[ends_E - held_out] = False
-    return train_N
 
 
 def length_facts(interactions: Interactions) -> Lengths:

@@ -103,6 +103,9 @@ def check_values(config: Config) -> None:
         "sft.augment_batch_size": config.sft.augment_batch_size,
         "llm.lora.rank": config.llm.lora.rank,
     }
+    for name in ("steps_per_epoch", "num_negatives", "validation_users", "test_users"):
+        if (optional := getattr(config.training, name)) is not None:
+            at_least_one[f"training.{name}"] = optional
     for key, number in at_least_one.items():
         if number < 1:
             raise UserError(f"{key}={number}: must be 1 or more")
@@ -113,6 +116,20 @@ def check_values(config: Config) -> None:
     for key, rate in above_zero.items():
         if not rate > 0:
             raise UserError(f"{key}={rate}: must be above 0")
+
+    exponent = config.training.negative_exponent
+    if not 0 <= exponent < float("inf"):
+        raise UserError(f"training.negative_exponent={exponent}: must be a number, 0 or more")
+
+
+def check_catalogue(config: Config, num_items: int) -> None:
+    """What can be told once the number of items is known."""
+    drawn = config.training.num_negatives
+    if drawn is not None and drawn >= num_items:
+        raise UserError(
+            f"training.num_negatives={drawn}: {config.data.name} has only {num_items} items; set it lower, or to null "
+            "for the softmax over all of them"
+        )
 
 
 def check_target(

@@ -57,10 +57,17 @@ class TrainingConfig:
     Attributes:
         max_len: how many of a user's last items a backbone sees.
         batch_size: training targets of one optimizer step (on average, where all positions train at once).
+        steps_per_epoch: optimizer steps after which an epoch ends with a validation, the next one going on behind them
+            in the data; null: an epoch is a pass over the data.
         all_positions: train every position of a sequence in one pass where the backbone is causal.
+        num_negatives: sampled softmax: items drawn in each step to stand for all the others; null: the softmax over all
+            items.
+        negative_exponent: they are drawn by (1 + count in the training part) to this power; 0 draws all alike.
         patience: evaluations without a better validation NDCG@10 before training stops.
         selection: the protocol whose validation NDCG@10 selects the weights, `masked` or `unmasked`.
         eval_batch_size: users scored at a time.
+        validation_users: users, drawn at random once, that stand for all in each validation; null: all.
+        test_users: the same of the test.
     """
 
     max_len: int = 50
@@ -68,10 +75,15 @@ class TrainingConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
     max_epochs: int = 200
+    steps_per_epoch: int | None = None
     patience: int = 10
     all_positions: bool = True
+    num_negatives: int | None = None
+    negative_exponent: float = 1.0
     selection: str = "masked"
     eval_batch_size: int = 512
+    validation_users: int | None = None
+    test_users: int | None = None
 
 
 @dataclass

@@ -112,6 +112,14 @@ class Interactions:
         """
         return np.where(self.lengths >= MIN_EVALUATED_LENGTH, self.lengths - 2, self.lengths)
 
+    @property
+    def trained(self) -> NDArray[np.bool_]:
+        """Whether each interaction belongs to the training part, `[N]`."""
+        ends = self.offsets[1:][self.evaluated_users]
+        trained = np.ones(self.num_interactions, dtype=np.bool_)
+        trained[ends - 1] = trained[ends - 2] = False
+        return trained
+
     def sequence(self, user: int) -> NDArray[np.int32]:
         """All items of one user in time order."""
         return self.items[self.offsets[user] : self.offsets[user + 1]]

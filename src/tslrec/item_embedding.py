@@ -6,6 +6,7 @@ Shapes: I items (row 0 is padding), D hidden size.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -31,6 +32,10 @@ class ItemEmbedding(nn.Module):
         """The vectors of all items, `[I + 1, D]`, with gradient."""
         raise NotImplementedError(f"{type(self).__name__} must say what its table is")
 
+    def rows(self, items_R: Tensor) -> Tensor:
+        """`table()[items_R]` of distinct items, `[R, D]`, with gradient; a subclass can spare the other rows' work."""
+        return self.table()[items_R]
+
 
 class IdEmbedding(ItemEmbedding):
     """A free vector per item: the ID-only paradigm. Initialised N(0, 0.02)."""
@@ -45,3 +50,7 @@ class IdEmbedding(ItemEmbedding):
 
     def table(self) -> Tensor:
         return self.weight
+
+    def rows(self, items_R: Tensor) -> Tensor:
+        # A dense gradient, and Adam over all rows: exact, and for a million rows still cheaper than the backbone.
+        return F.embedding(items_R, self.weight)

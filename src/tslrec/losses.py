@@ -36,8 +36,7 @@ class ChunkedSoftmaxLoss(torch.autograd.Function):
         largest_B = user_BD.new_zeros(len(user_BD))
         sums_B = torch.empty_like(largest_B)
         # By Cauchy and Schwarz no logit is larger. Only where that is not small enough is the maximum looked for.
-        bound = torch.linalg.vector_norm(user_BD, dim=1).max() * torch.linalg.vector_norm(candidates_ID, dim=1).max()
-        shift = not bool(bound <= SAFE_LOGIT)
+        shift = not largest_norm(user_BD) * largest_norm(candidates_ID) <= SAFE_LOGIT
         grad_user_BD = torch.empty_like(user_BD) if need_user else None
         grad_table_ID = torch.zeros_like(table_ID) if need_table else None
         buffer_CI = user_BD.new_empty(min(rows, len(user_BD)), len(candidates_ID))
@@ -74,6 +73,11 @@ class ChunkedSoftmaxLoss(torch.autograd.Function):
         )
 
 
+def largest_norm(vectors_XD: Tensor) -> float:
+    """Of any of the vectors; 0 of none, as a process without a target in this step has."""
+    return float(torch.linalg.vector_norm(vectors_XD, dim=1).max()) if len(vectors_XD) else 0.0
+
+
 def chunk_rows(num_candidates: int, user_BD: Tensor) -> int:
     """How many users a chunk has: at least D, or the products would read more of the item table than they compute."""
     held = CHUNK_BYTES.get(user_BD.device.type, DEFAULT_CHUNK_BYTES)
@@ -91,9 +95,6 @@ def softmax_loss(user_BD: Tensor, table_ID: Tensor, targets_B: Tensor, *, paddin
         targets_B: item ids, 1 or more.
         padding_row: whether column 0 is a candidate, as in RecBole.
     """
-    if len(user_BD) == 0:
-        # A process that has no target in a step takes part in its gradient all the same, with zeros.
-        return 0 * (user_BD.sum() + table_ID.sum())
     with torch.autocast(user_BD.device.type, enabled=False):
         first_column = 0 if padding_row else 1
         loss: Tensor = ChunkedSoftmaxLoss.apply(user_BD.to(table_ID.dtype), table_ID, targets_B, first_column)

@@ -1,6 +1,6 @@
 """Exact full ranking under both protocols, and the metrics that are made of ranks.
 
-Shapes: B users, I items, S (user, item) pairs of histories, D hidden size, C users of a chunk.
+Shapes: B users, I items, S (user, item) pairs of histories, D hidden size, C items of a block.
 """
 
 from __future__ import annotations
@@ -13,23 +13,27 @@ from torch import Tensor
 
 from tslrec.errors import UserError
 
-CHUNK_BYTES = 64 * 2**20
-"""Scores held at a time."""
+CPU_BLOCK = 2 * 2**20, 256, 2**11
+"""Bytes of the scores held at a time, and the least and most items of them: scores are counted while in the cache."""
+DEVICE_BLOCK = 256 * 2**20, 2**12, 2**20
+"""The same elsewhere: much to do for a kernel. A count of a block is exact in float32 in any case."""
 
 PROTOCOLS = ("masked", "unmasked")
 CUTOFFS = (5, 10)
 
 
-def ranks_from_scores(
-    scores_BI: Tensor, targets_B: Tensor, seen_rows_S: Tensor, seen_items_S: Tensor
+def target_ranks(
+    user_BD: Tensor, table_ID: Tensor, targets_B: Tensor, seen_rows_S: Tensor, seen_items_S: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Ranks of targets among all items, padding (column 0) excluded.
+    """Ranks of targets among all items by dot products, padding (row 0) excluded; a block of items at a time.
 
     A rank is 1 + the items that score strictly higher + half of the other items that score the same, so that a model
-    that scores everything alike does not look perfect.
+    that scores everything alike does not look perfect. With n other items, of which H score higher and L lower, that
+    is 1 + (n + H - L) / 2, and H - L is a sum of signs: a single pass over scores that are still in the cache.
 
     Args:
-        scores_BI: a score per item, column 0 being padding.
+        user_BD: user vectors.
+        table_ID: the item table.
         targets_B: item ids.
         seen_rows_S: with `seen_items_S`, which items each row's user had before; a pair may occur more than once.
         seen_items_S: item ids.
@@ -41,42 +45,75 @@ def ranks_from_scores(
     Raises:
         UserError: if a score is not finite.
     """
-    candidates_BI = scores_BI[:, 1:]
-    if not torch.isfinite(candidates_BI).all():
-        raise UserError("evaluation: scores that are not finite; lower the learning rate, or look at the weights")
-    target_B1 = candidates_BI.gather(1, targets_B[:, None] - 1)
-    higher_B = (candidates_BI > target_B1).sum(dim=1)
-    equal_B = (candidates_BI == target_B1).sum(dim=1)
-    unmasked_B = 1 + higher_B.double() + (equal_B - 1).double() / 2
+    dtype = torch.promote_types(user_BD.dtype, table_ID.dtype)
+    user_BD, items_ID = user_BD.to(dtype), table_ID[1:].to(dtype)
+    size, num_items = len(user_BD), len(items_ID)
+    width = block_width(size, num_items, user_BD)
+    scores_BC = user_BD.new_empty(size, width)
+    target_B = scores_of_targets(user_BD, items_ID, targets_B - 1, scores_BC)
+    doubtful = may_overflow(user_BD, items_ID)
 
-    pairs = torch.unique(seen_rows_S * scores_BI.shape[1] + seen_items_S)
-    rows, items = pairs // scores_BI.shape[1], pairs % scores_BI.shape[1]
-    seen_score = scores_BI[rows, items]
-    target_score = target_B1[rows, 0]
-    seen_higher_B = torch.zeros_like(higher_B).index_add_(0, rows, (seen_score > target_score).to(higher_B.dtype))
-    seen_equal_B = torch.zeros_like(higher_B).index_add_(0, rows, (seen_score == target_score).to(higher_B.dtype))
-    masked_B = 1 + (higher_B - seen_higher_B).double() + (equal_B - seen_equal_B - 1).double() / 2
-    unreachable = rows[items == targets_B[rows]]
-    masked_B[unreachable] = torch.inf
+    # Distinct pairs by item, then row: each block's pairs, and each block's targets, are a slice.
+    pairs_S = torch.unique((seen_items_S - 1) * size + seen_rows_S)
+    seen_columns_S, seen_rows_S = pairs_S // size, pairs_S % size
+    target_columns_B, target_rows_B = (targets_B - 1).sort()
+    begins = torch.arange(0, num_items + width, width, device=user_BD.device)
+    seen_cuts = torch.searchsorted(seen_columns_S, begins).tolist()
+    target_cuts = torch.searchsorted(target_columns_B, begins).tolist()
+
+    ahead_B = user_BD.new_zeros(size, dtype=torch.float64)
+    seen_sign_S = torch.zeros_like(seen_rows_S, dtype=torch.float64)
+    for block, begin in enumerate(range(0, num_items, width)):
+        # The last block overlaps the one before, so that each product has the same shape (see `scores_of_targets`).
+        first = min(begin, num_items - width)
+        torch.mm(user_BD, items_ID[first : first + width].T, out=scores_BC)
+        if doubtful and not torch.isfinite(scores_BC).all():
+            raise UserError("evaluation: scores that are not finite; lower the learning rate, or look at the weights")
+        here = slice(target_cuts[block], target_cuts[block + 1])
+        rows = target_rows_B[here]
+        # A target is equal to itself, whatever the order in which its products were summed.
+        scores_BC[rows, target_columns_B[here] - first] = target_B[rows]
+        sign_BC = scores_BC.sub_(target_B[:, None]).sign_()
+        ahead_B += sign_BC[:, begin - first :].sum(dim=1, dtype=torch.float32)
+        seen = slice(seen_cuts[block], seen_cuts[block + 1])
+        seen_sign_S[seen] = sign_BC[seen_rows_S[seen], seen_columns_S[seen] - first].double()
+
+    unmasked_B = 1 + (num_items - 1 + ahead_B) / 2
+    # Each seen item but the target takes away one other item and its sign.
+    is_target_S = seen_columns_S == targets_B[seen_rows_S] - 1
+    masked_B = unmasked_B.index_add(0, seen_rows_S, -(1 + seen_sign_S) / 2)
+    masked_B[seen_rows_S[is_target_S]] = torch.inf
     return masked_B, unmasked_B
 
 
-def target_ranks(
-    user_BD: Tensor, table_ID: Tensor, targets_B: Tensor, seen_rows_S: Tensor, seen_items_S: Tensor
-) -> tuple[Tensor, Tensor]:
-    """`ranks_from_scores` of dot products, a chunk of users at a time; `seen_rows_S` must not decrease."""
-    rows = max(1, CHUNK_BYTES // (len(table_ID) * user_BD.element_size()))
-    masked, unmasked = [], []
-    for start in range(0, len(user_BD), rows):
-        chunk = slice(start, start + rows)
-        bounds = torch.searchsorted(seen_rows_S, seen_rows_S.new_tensor([start, start + rows]))
-        seen = slice(int(bounds[0]), int(bounds[1]))
-        ranks = ranks_from_scores(
-            user_BD[chunk] @ table_ID.T, targets_B[chunk], seen_rows_S[seen] - start, seen_items_S[seen]
-        )
-        masked.append(ranks[0])
-        unmasked.append(ranks[1])
-    return torch.cat(masked), torch.cat(unmasked)
+def block_width(size: int, num_items: int, like: Tensor) -> int:
+    """Items of a block, whose scores of `size` users are held at a time."""
+    block_bytes, least, most = CPU_BLOCK if like.device.type == "cpu" else DEVICE_BLOCK
+    width = block_bytes // (max(1, size) * like.element_size())
+    return min(max(least, min(width, most)), num_items)
+
+
+def scores_of_targets(user_BD: Tensor, items_ID: Tensor, target_columns_B: Tensor, scores_BC: Tensor) -> Tensor:
+    """Each user's score of its own target, `[B]`; `scores_BC` is where a block's scores are put.
+
+    The product has the shape of a block's, so that it is summed in the same order: an item with the target's vector
+    has the target's score, to the last bit.
+    """
+    size, width = scores_BC.shape
+    target_B = user_BD.new_empty(size)
+    for begin in range(0, size, width):
+        columns_C = target_columns_B[begin : begin + width]
+        chosen_CD = items_ID[torch.nn.functional.pad(columns_C, (0, width - len(columns_C)))]
+        torch.mm(user_BD, chosen_CD.T, out=scores_BC)
+        target_B[begin : begin + width] = scores_BC[begin : begin + width].diagonal()
+    return target_B
+
+
+def may_overflow(user_BD: Tensor, items_ID: Tensor) -> bool:
+    """Whether a score may not be finite: far cheaper than to look at each of them."""
+    largest = [torch.linalg.vector_norm(factor, ord=torch.inf).double() for factor in (user_BD, items_ID)]
+    bound = largest[0] * largest[1] * user_BD.shape[1]
+    return not bool(bound < torch.finfo(user_BD.dtype).max)
 
 
 class MeanOverUsers(torchmetrics.Metric):

@@ -14,9 +14,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from tslrec import ranks
-from tslrec.allocator import keep_freed_memory
+from tslrec.allocator import keep_freed_memory, use_large_pages
 from tslrec.artifacts import Artifact, ArtifactStore, write_json
-from tslrec.check import check
+from tslrec.check import check, check_catalogue
 from tslrec.composition import Composer, to_config
 from tslrec.config import Config
 from tslrec.entry import stop
@@ -37,6 +37,7 @@ def run(composed: DictConfig, overrides: list[str]) -> None:
     Every process of a job runs this; only the first of them writes and prints.
     """
     keep_freed_memory()
+    use_large_pages()
     job, first = ranks.join_job(), ranks.is_first()
     if not first:
         ranks.fall_silent()
@@ -73,6 +74,9 @@ def run_methods(config: Config, composer: Composer, store: ArtifactStore, consol
 
     data, interactions = ingest_data(config, store)
     print_data(interactions, config, console)
+    for each in (*planned, *sources):
+        if each.method.stages:
+            check_catalogue(each, interactions.num_items)
     results = []
     for each, source in zip(planned, sources, strict=True):
         if each.method.stages:

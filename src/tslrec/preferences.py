@@ -65,8 +65,7 @@ def user_preferences(
         float32 `[U, K]`, each row summing to 1.
     """
     users = np.repeat(np.arange(interactions.num_users), interactions.lengths)
-    position = np.arange(interactions.num_interactions) - interactions.offsets[users]
-    trained = position < interactions.train_lengths[users]
+    trained = interactions.trained
     if clusters_I[PADDING] != NO_CLUSTER or (clusters_I[1:] < 0).any():
         raise ValueError("every item needs a cluster, padding none")
     flat = users[trained] * num_clusters + clusters_I[interactions.items[trained]]

@@ -72,6 +72,8 @@ def print_report(results: Sequence[MethodResult], folder: Path, console: Console
     last = results[-1]
     console.print()
     console.print(ranking_table(results))
+    if last.config["training"]["test_users"] is not None:
+        console.print(f"Tested on {last.metrics['test/users']:,} users drawn at random", highlight=False)
     for line in recovered(results):
         console.print(line, highlight=False)
     if last.llm is not None:

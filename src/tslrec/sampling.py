@@ -12,38 +12,59 @@ from tslrec.ranks import process_place
 
 
 class RandomBatches:
-    """Each epoch visits every instance once, in a new order; lengths have no say in who shares a batch.
+    """Every instance once, then all of them in a new order, and so on; lengths have no say in who shares a batch.
 
     All processes of a job draw the same batches; `own_share` says which part of one is whose.
 
     Args:
         num_instances: how many there are.
         batch_size: of all processes together.
-        seed: decides the order, with the epoch.
+        seed: decides the order, with the number of the pass over the data.
+        steps_per_epoch: batches after which an iteration ends, the next going on behind them; a whole pass by default.
+
+    Attributes:
+        epoch: passes over the data that are done.
+        position: batches of the present pass that are done.
+        step: batches of the present iteration that are done.
     """
 
-    def __init__(self, num_instances: int, batch_size: int, seed: int) -> None:
+    def __init__(self, num_instances: int, batch_size: int, seed: int, steps_per_epoch: int | None = None) -> None:
         self.num_instances = num_instances
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
         self.position = 0
+        self.step = 0
+        self.steps_per_epoch = steps_per_epoch
 
     def __len__(self) -> int:
+        return self.steps_per_epoch or self.batches_per_pass
+
+    @property
+    def batches_per_pass(self) -> int:
         return -(-self.num_instances // self.batch_size)
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_instances)
-        for position in range(self.position, len(self)):
+        order = self.order()
+        for step in range(self.step, len(self)):
+            batch = order[self.position * self.batch_size : (self.position + 1) * self.batch_size]
             # Moved on before the batch is handed out: who knows how many there are never asks for one more, so
             # nothing after the last `yield` would run.
-            last = position + 1 == len(self)
-            self.epoch, self.position = (self.epoch + 1, 0) if last else (self.epoch, position + 1)
-            yield order[position * self.batch_size : (position + 1) * self.batch_size]
+            self.step = (step + 1) % len(self)
+            self.position += 1
+            if self.position == self.batches_per_pass:
+                self.epoch, self.position = self.epoch + 1, 0
+                if self.step > 0:
+                    order = self.order()
+            yield batch
+
+    def order(self) -> NDArray[np.int64]:
+        """The instances in the order of the present pass."""
+        return np.random.default_rng([self.seed, self.epoch]).permutation(self.num_instances)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the next batch comes from."""
-        return {"seed": self.seed, "epoch": self.epoch, "position": self.position}
+        return {"seed": self.seed, "epoch": self.epoch, "position": self.position, "step": self.step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where another run of the same seed was.
@@ -53,7 +74,7 @@ class RandomBatches:
         """
         if state["seed"] != self.seed:
             raise ValueError(f"the state is of seed {state['seed']}, not {self.seed}")
-        self.epoch, self.position = state["epoch"], state["position"]
+        self.epoch, self.position, self.step = state["epoch"], state["position"], state["step"]
 
 
 def own_share(batch: NDArray[np.int64]) -> tuple[NDArray[np.int64], bool]:

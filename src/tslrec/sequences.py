@@ -22,6 +22,9 @@ from tslrec.windows import all_prefixes, all_windows
 
 T = TypeVar("T")
 
+SAMPLE_SEED = 0
+"""Of the users that stand for all in an evaluation: the data alone decide, so all methods and seeds see the same."""
+
 MICRO_BATCH_WASTE = 0.15
 """The share of a micro-batch that may be padding before it is cut in two."""
 MIN_MICRO_BATCH = 16
@@ -94,6 +97,9 @@ class SequenceDataModule(lightning.LightningDataModule):
         eval_batch_size: users scored at a time.
         all_positions: train every position of a sequence in one pass (causal backbones), or one prefix at a time.
         seed: decides the order of training.
+        steps_per_epoch: see `RandomBatches`.
+        validation_users: how many users, drawn at random, stand for all in a validation; None takes all.
+        test_users: the same of the test.
 
     Raises:
         UserError: if there is nothing to train on.
@@ -108,11 +114,16 @@ class SequenceDataModule(lightning.LightningDataModule):
         eval_batch_size: int,
         all_positions: bool,
         seed: int,
+        steps_per_epoch: int | None = None,
+        validation_users: int | None = None,
+        test_users: int | None = None,
     ) -> None:
         super().__init__()
         self.interactions = interactions
         self.max_len = max_len
         self.eval_batch_size = eval_batch_size
+        self.validated = sample_users(interactions, validation_users)
+        self.tested = sample_users(interactions, test_users)
         collate: Callable[..., TrainingBatch]
         if all_positions:
             self.windows = all_windows(interactions, max_len)
@@ -124,7 +135,7 @@ class SequenceDataModule(lightning.LightningDataModule):
             instances, collate = len(self.prefixes), self.collate_prefixes
         if instances == 0:
             raise UserError(f"{interactions.name}: no user has two training items; give data with longer histories")
-        self.batches = Batches(RandomBatches(instances, batch_size, seed), collate)
+        self.batches = Batches(RandomBatches(instances, batch_size, seed, steps_per_epoch), collate)
 
     def train_dataloader(self) -> Batches[TrainingBatch]:
         return self.batches
@@ -136,7 +147,7 @@ class SequenceDataModule(lightning.LightningDataModule):
         return self.evaluation(held_out=1)
 
     def collate_prefixes(self, step: NDArray[np.int64]) -> TrainingBatch:
-        """One step over all processes: this one's micro-batches, with the target after each prefix."""
+        """The micro-batches of one step, with the target after each prefix."""
         prefixes = self.prefixes
         indices, counted = own_share(step)
         parts = []
@@ -147,7 +158,7 @@ class SequenceDataModule(lightning.LightningDataModule):
         return TrainingBatch(tuple(parts), len(step))
 
     def collate_windows(self, step: NDArray[np.int64]) -> TrainingBatch:
-        """One step over all processes: this one's micro-batches, with the target after each position."""
+        """The micro-batches of one step, with the target after each position."""
         windows = self.windows
         indices, counted = own_share(step)
         parts = []
@@ -159,11 +170,11 @@ class SequenceDataModule(lightning.LightningDataModule):
         return TrainingBatch(tuple(parts), int((windows.lengths[step] - windows.skipped[step]).sum()))
 
     def evaluation(self, held_out: int) -> Batches[SequenceBatch]:
-        """Every evaluated user once, over all processes; the target is the last item but `held_out - 1`.
+        """Every user to evaluate once, over all processes; the target is the last item but `held_out - 1`.
 
         All processes get the same number of batches, since DDP may talk between them; the last can be empty.
         """
-        users = self.interactions.evaluated_users
+        users = self.validated if held_out == 2 else self.tested
         users = users[np.argsort(self.interactions.lengths[users], kind="stable")]
         rank, world_size = process_place()
         largest_share = -(-len(users) // world_size)
@@ -212,6 +223,14 @@ class SequenceDataModule(lightning.LightningDataModule):
         inside_BL = column_L < lengths_B[:, None]
         items_BL = self.interactions.items[np.where(inside_BL, places_BL, 0)].astype(np.int64)
         return np.where(inside_BL, items_BL, 0)
+
+
+def sample_users(interactions: Interactions, count: int | None) -> NDArray[np.int64]:
+    """`count` of the users that can be evaluated, drawn without replacement; all of them where they are no more."""
+    users = interactions.evaluated_users
+    if count is None or count >= len(users):
+        return users
+    return np.sort(np.random.default_rng(SAMPLE_SEED).choice(users, count, replace=False))
 
 
 def by_length(indices: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:

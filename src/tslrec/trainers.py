@@ -37,8 +37,8 @@ class StageProgress(RichProgressBar):
         return f"{self.stage} · test"
 
 
-class OwnDropout(lightning.Callback):
-    """Lets each process draw its own dropout masks: they are seeded alike, so that they build the same model."""
+class OwnDraws(lightning.Callback):
+    """Lets each process draw its own dropout masks and negatives: seeded alike, they have built the same model."""
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if trainer.global_rank > 0:
@@ -78,7 +78,7 @@ class StageTrainers:
             strategy=make_strategy(strategy),
             precision=self.config.llm_precision if llm else self.config.precision,  # type: ignore[arg-type]
             max_epochs=max_epochs,
-            callbacks=[*callbacks, OwnDropout(), StageProgress(self.stage)],
+            callbacks=[*callbacks, OwnDraws(), StageProgress(self.stage)],
             logger=[CSVLogger(self.folder, name="log", version=""), *self.dashboards],
             gradient_clip_val=gradient_clip,
             log_every_n_steps=1,

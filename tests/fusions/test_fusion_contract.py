@@ -61,6 +61,19 @@ class TestFusion:
             assert parameter.grad is not None, name
             assert parameter.grad.abs().sum() > 0, name
 
+    def test_rows_are_those_of_the_table_with_their_gradient(self, path: Path) -> None:
+        fusion = build(path)
+        items = torch.tensor([0, 2, 3, NUM_ITEMS])
+        rows, expected = fusion.rows(items), fusion.table()[items]
+        torch.testing.assert_close(rows, expected)
+        parameters, upstream = list(fusion.parameters()), torch.randn_like(rows)
+        for found, wanted in zip(
+            torch.autograd.grad(rows, parameters, upstream),
+            torch.autograd.grad(expected, parameters, upstream),
+            strict=True,
+        ):
+            torch.testing.assert_close(found, wanted)
+
     def test_what_it_was_given_is_frozen(self, path: Path) -> None:
         fusion = build(path)
         given = dict(fusion.named_buffers())

@@ -1,11 +1,64 @@
-"""The training loop of backbone and fusion: what micro-batches share."""
+"""The training loop of backbone and fusion: what micro-batches share, and that positions train what prefixes train."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
+import yaml
+from torch import Tensor
 
-from tslrec.stages.next_item import narrowed
+from conftest import CHECKOUT, make_interactions
+from tslrec.interactions import Interactions
+from tslrec.item_embedding import IdEmbedding
+from tslrec.sequences import SequenceDataModule
+from tslrec.stages.next_item import NextItemModule, narrowed
+from tslrec.stages.recommender import build_backbone
+
+MAX_LEN = 9
+
+
+def histories(lengths: list[int]) -> Interactions:
+    draw = np.random.default_rng(0)
+    return make_interactions([draw.integers(1, 21, length).tolist() for length in lengths], num_items=20)
+
+
+def summed_gradient(module: NextItemModule, interactions: Interactions, *, all_positions: bool) -> tuple[float, Tensor]:
+    """The loss of one pass over all training targets, summed over them, and its gradient."""
+    data = SequenceDataModule(
+        interactions, max_len=MAX_LEN, batch_size=24, eval_batch_size=8, all_positions=all_positions, seed=0
+    )
+    module.zero_grad()
+    total, targets = 0.0, 0
+    for step, batch in enumerate(data.train_dataloader()):
+        loss = module.training_step(batch, step) * batch.num_targets
+        loss.backward()
+        total, targets = total + float(loss.detach()), targets + batch.num_targets
+    assert targets == int((interactions.train_lengths - 1).sum())
+    return total, torch.cat(
+        [parameter.grad.flatten() for parameter in module.parameters() if parameter.grad is not None]
+    )
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
+@pytest.mark.parametrize("name", ["gru4rec", "sasrec"])
+def test_all_positions_train_what_all_prefixes_train(name: str) -> None:
+    torch.manual_seed(0)
+    model = yaml.safe_load(Path(CHECKOUT / "configs" / "model" / f"{name}.yaml").read_text())
+    backbone = build_backbone(model, IdEmbedding(20, 8), num_users=6, max_len=MAX_LEN).double()
+    module = NextItemModule(backbone, learning_rate=1e-3, weight_decay=0.0)
+    for part in backbone.modules():
+        part.eval()
+    # Up to max_len inputs there are no overlapping windows, and nothing is approximated.
+    interactions = histories([3, 4, 7, 9, 11, 12])
+    loss, gradient = summed_gradient(module, interactions, all_positions=True)
+    expected_loss, expected_gradient = summed_gradient(module, interactions, all_positions=False)
+    assert loss == pytest.approx(expected_loss, rel=1e-12)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-9, atol=1e-11)
+    assert gradient.abs().max() > 0.01
 
 
 def test_the_narrowed_table_gives_the_same_vectors_and_gradient() -> None:

@@ -38,3 +38,7 @@ class CategoryFusion(ItemEmbedding):
 
     def table(self) -> Tensor:
         return self.id_embedding.table() + F.embedding(self.categories_I, self.category_weight, padding_idx=0)
+
+    def rows(self, items_R: Tensor) -> Tensor:
+        categories_R = self.categories_I[items_R]
+        return self.id_embedding.rows(items_R) + F.embedding(categories_R, self.category_weight, padding_idx=0)

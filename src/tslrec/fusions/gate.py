@@ -51,8 +51,14 @@ class GatedFusion(ItemEmbedding):
         nn.init.constant_(self.gate.bias, gate_bias)
 
     def table(self) -> Tensor:
-        id_ID = self.id_embedding.table()
-        knowledge_ID = self.knowledge_projection(self.knowledge_IH)
+        return self.fuse(self.id_embedding.table(), self.knowledge_IH)
+
+    def rows(self, items_R: Tensor) -> Tensor:
+        return self.fuse(self.id_embedding.rows(items_R), self.knowledge_IH[items_R])
+
+    def fuse(self, id_ID: Tensor, knowledge_IH: Tensor) -> Tensor:
+        """The fused vectors of the items that both have a row for."""
+        knowledge_ID = self.knowledge_projection(knowledge_IH)
         gate_ID = torch.sigmoid(self.gate(torch.cat([id_ID, knowledge_ID], dim=1)))
         # The same as g ⊙ e + (1 − g) ⊙ Vh with one multiplication less. Row 0 is e alone where padding is a row,
         # and zero otherwise: both e and the standardised h are zero there.

@@ -19,22 +19,27 @@ from tslrec.interactions import PADDING
 from tslrec.losses import softmax_loss
 from tslrec.metrics import RankingMetrics, target_ranks
 from tslrec.ranks import in_any_process, process_place
+from tslrec.sampled_softmax import Negatives, NegativeSampler, sampled_softmax_loss
 from tslrec.sequences import SequenceBatch, TrainingBatch
 
 
 class NextItemModule(lightning.LightningModule):
-    """Next-item prediction with a softmax over all items (tied item table, no bias) and exact full ranking.
+    """Next-item prediction with a softmax (tied item table, no bias) and exact full ranking.
 
     Args:
         backbone: any sequential recommender, whatever its item embedding is made of.
         learning_rate: Adam's.
         weight_decay: Adam's (L2).
+        sampler: draws the negatives of a sampled softmax; None: the softmax over all items.
     """
 
-    def __init__(self, backbone: Backbone, *, learning_rate: float, weight_decay: float) -> None:
+    def __init__(
+        self, backbone: Backbone, *, learning_rate: float, weight_decay: float, sampler: NegativeSampler | None = None
+    ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["backbone"])
+        self.save_hyperparameters(ignore=["backbone", "sampler"])
         self.backbone = backbone
+        self.sampler = sampler
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.validation_metrics = RankingMetrics()
@@ -43,7 +48,12 @@ class NextItemModule(lightning.LightningModule):
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         """Cross-entropy per target, over all micro-batches of one optimizer step, plus the backbone's own penalty."""
         item_embedding = self.backbone.item_embedding
-        table_ID = item_embedding.table()
+        if self.sampler is None:
+            negatives, table_ID = None, item_embedding.table()
+        else:
+            # From here on ids are places in the part of the table that this step needs.
+            rows_R, batch, negatives = placed(batch, self.sampler.draw(self.device))
+            table_ID = item_embedding.rows(rows_R)
         input_table_ID, inputs = narrowed(table_ID, [rows.items_BL for rows in batch.parts])
         users: list[Tensor] = []
         targets: list[Tensor] = []
@@ -57,10 +67,13 @@ class NextItemModule(lightning.LightningModule):
             users.append(hidden[counted])
             targets.append(rows.targets[counted])
         user_TD, targets_T = torch.cat(users), torch.cat(targets)
+        if negatives is None:
+            loss = softmax_loss(user_TD, table_ID, targets_T, padding_row=item_embedding.padding_row)
+        else:
+            loss = sampled_softmax_loss(user_TD, table_ID, targets_T, negatives)
         # The mean over the targets of all processes, once their gradients have been averaged.
         _, world_size = process_place()
-        share = batch.num_targets / world_size
-        loss = softmax_loss(user_TD, table_ID, targets_T, padding_row=item_embedding.padding_row) / share
+        loss = loss / (batch.num_targets / world_size)
         if in_any_process(~torch.isfinite(loss)):
             raise UserError(
                 f"the loss is not finite at step {self.global_step} of epoch {self.current_epoch}; "
@@ -68,7 +81,7 @@ class NextItemModule(lightning.LightningModule):
             )
         weight = batch.num_targets
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=weight, prog_bar=True, sync_dist=True)
-        return loss + self.backbone.regularization(table_ID)
+        return loss + self.backbone.regularization(table_ID if negatives is None else None)
 
     def validation_step(self, batch: SequenceBatch, batch_idx: int) -> None:
         self.rank(batch, self.validation_metrics)
@@ -103,6 +116,21 @@ class NextItemModule(lightning.LightningModule):
         return torch.optim.Adam(trained, lr=self.learning_rate, weight_decay=self.weight_decay, fused=True)
 
 
+def placed(batch: TrainingBatch, negatives: Negatives) -> tuple[Tensor, TrainingBatch, Negatives]:
+    """The items of a step, distinct and rising from padding, and the step with their places for ids.
+
+    So of a table of millions of rows a step computes, and gives a gradient to, the few that it needs.
+    """
+    parts = batch.parts
+    ids = [negatives.items_S, *(part.items_BL for part in parts), *(part.targets for part in parts)]
+    rows_R, (negatives_S, *places) = compact(ids)
+    placed = tuple(
+        part._replace(items_BL=items_BL, targets=targets)
+        for part, items_BL, targets in zip(parts, places[: len(parts)], places[len(parts) :], strict=True)
+    )
+    return rows_R, batch._replace(parts=placed), negatives._replace(items_S=negatives_S)
+
+
 def narrowed(table_ID: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """The rows of the table that some inputs use, and the inputs in the numbers of those rows.
 
@@ -113,8 +141,13 @@ def narrowed(table_ID: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, list[T
         table_ID: the item table; row 0 is padding, which stays 0.
         inputs: item ids, each `[B, L]`.
     """
-    flat = torch.cat([table_ID.new_zeros(1, dtype=torch.int64), *(items_BL.flatten() for items_BL in inputs)])
+    used, places = compact(inputs)
+    return F.embedding(used, table_ID, padding_idx=PADDING), places
+
+
+def compact(ids: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """The distinct ids of some tensors, rising from 0, and the tensors with each id's place among them in its stead."""
+    flat = torch.cat([ids[0].new_zeros(1), *(each.flatten() for each in ids)])
     used, places = torch.unique(flat, return_inverse=True)
-    parts = places[1:].split([items_BL.numel() for items_BL in inputs])
-    rows = F.embedding(used, table_ID, padding_idx=PADDING)
-    return rows, [part.view_as(items_BL) for part, items_BL in zip(parts, inputs, strict=True)]
+    parts = places[1:].split([each.numel() for each in ids])
+    return used, [part.view_as(each) for part, each in zip(parts, ids, strict=True)]

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import numpy as np
 from hydra.utils import get_class
 from safetensors.torch import save_file
 
 from tslrec.backbones.base import Backbone
 from tslrec.check import MODEL_KEYS
+from tslrec.config import TrainingConfig
+from tslrec.interactions import Interactions
 from tslrec.item_embedding import ItemEmbedding
+from tslrec.sampled_softmax import NegativeSampler
 from tslrec.sequences import SequenceDataModule
 from tslrec.stages.context import StageContext
 from tslrec.stages.next_item import NextItemModule
@@ -29,6 +33,20 @@ def build_backbone(
     return backbone
 
 
+def negative_sampler(
+    config: TrainingConfig, interactions: Interactions, item_embedding: ItemEmbedding
+) -> NegativeSampler | None:
+    """What draws the negatives of a sampled softmax; None where the softmax is over all items."""
+    if config.num_negatives is None:
+        return None
+    return NegativeSampler(
+        np.bincount(interactions.items[interactions.trained], minlength=interactions.num_items + 1),
+        num_negatives=config.num_negatives,
+        exponent=config.negative_exponent,
+        padding_row=item_embedding.padding_row,
+    )
+
+
 def train_recommender(
     context: StageContext, item_embedding: ItemEmbedding, module_class: Callable[..., Module]
 ) -> tuple[Module, dict[str, Any]]:
@@ -36,7 +54,7 @@ def train_recommender(
 
     Returns:
         The module with its best weights, and the stage's metrics: `validation/…` and `test/…` of both ranking
-        protocols, the best epoch and how many were run.
+        protocols, the users that they are of, the best epoch and how many were run.
     """
     config = context.config.training
     backbone = build_backbone(
@@ -45,7 +63,12 @@ def train_recommender(
         num_users=context.interactions.num_users,
         max_len=config.max_len,
     )
-    module = module_class(backbone, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
+    module = module_class(
+        backbone,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        sampler=negative_sampler(config, context.interactions, item_embedding),
+    )
     data = SequenceDataModule(
         context.interactions,
         max_len=config.max_len,
@@ -53,6 +76,9 @@ def train_recommender(
         eval_batch_size=config.eval_batch_size,
         all_positions=config.all_positions and backbone.causal,
         seed=context.seed,
+        steps_per_epoch=config.steps_per_epoch,
+        validation_users=config.validation_users,
+        test_users=config.test_users,
     )
     best, callbacks = selection_callbacks(config.selection, config.patience)
     trainer = context.make_trainer(max_epochs=config.max_epochs, callbacks=callbacks)
@@ -66,7 +92,9 @@ def train_recommender(
         )
     metrics: dict[str, Any] = {
         **best.metrics,
+        "validation/users": len(data.validated),
         **tested,
+        "test/users": len(data.tested),
         "best_epoch": best.epoch,
         "epochs": trainer.current_epoch,
     }

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
     from tslrec.audit_view import print_audit
     from tslrec.check import check_data
     from tslrec.composition import compose_overrides
-    from tslrec.ingest import count_duplicates, filter_and_number, read_raw
+    from tslrec.ingest import count_duplicates, encode, filter_and_number, read_raw
     from tslrec.part import part
 
     config = compose_overrides(arguments.overrides)
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
     # Ingestion refuses duplicates; here they are counted, for who mends the file wants to know how many there are.
     raw, where = read_raw(config.data, Path(config.cache))
     duplicates = part(count_duplicates(raw.rows), len(raw.rows)) if raw.has_timestamps else None
-    interactions = filter_and_number(raw, config.data, where)
+    interactions = filter_and_number(encode(raw), config.data, where)
     facts = audit(interactions, config.training.max_len, duplicates)
     if arguments.json is not None:
         write(arguments.json, config.data.name, where, facts)

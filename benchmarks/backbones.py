@@ -1,0 +1,227 @@
+"""The speed and memory of the project's backbones beside RecBole's, on the same files: `make bench`.
+
+One process measures one case of one side, never two at once, both sides in turn. What is finished is kept in
+`results/bench/cases` and used again while the code that it measured is the same; `--fresh` measures anew. Ends with one
+line per figure, `name value unit`, also in `results/bench/backbones.json`.
+
+The machine should do nothing else meanwhile; its load is recorded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from atomic_files import LAYOUTS, write_atomic
+from cases import CASES, SIZES, Case
+from report import Records, figures, tables
+from tslrec.artifacts import write_json
+from tslrec.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+HERE = ROOT / "benchmarks"
+RESULTS = ROOT / "results" / "bench"
+RECBOLE = ROOT / ".venv-recbole" / "bin" / "python"
+BESIDE = {"beauty": "beauty/beauty.txt", "ml1m": "ml-1m/ml-1m.txt"}
+SIDES = ("tslrec", "recbole", "recbole_anomaly")
+"""The last is RecBole as shipped, with autograd's anomaly mode on."""
+BOTH = ("tslrec", "recbole")
+
+
+def main(words: Sequence[str]) -> None:
+    arguments = parse(words)
+    cases = [case for case in CASES if not arguments.case or case.name in arguments.case]
+    sides = arguments.side or BOTH
+    if any(side != "tslrec" for side in sides) and not RECBOLE.exists():
+        raise UserError(f"{RECBOLE}: no environment of RecBole; run make bench, or leave it out by --side tslrec")
+    wanted = {case.data for case in cases} & BESIDE.keys()
+    files = {data: data_file(data, getattr(arguments, data)) for data in sorted(wanted)}
+    environment = one_environment(arguments.threads)
+    measured = Measurements(RESULTS / "cases", environment, quick=arguments.quick, fresh=arguments.fresh)
+
+    gflops = json.loads(run([sys.executable, str(HERE / "floor.py")], environment, measured.folder / "floor.log"))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for case in cases:
+            for side in sides:
+                if side == "tslrec" or case.recbole is not None:
+                    measured.measure(case, side, files.get(case.data), folder)
+    records = measured.all(cases)
+    for name, of_sides in records.items():
+        counts = {(record["targets"], record["evaluated_users"]) for record in of_sides.values()}
+        assert len(counts) <= 1, f"{name}: the sides do not train and rank the same: {counts}"
+    print("\n" + tables(records, cases, gflops["gflops"]))
+    lines = figures(records, cases, gflops["gflops"])
+    target = RESULTS / ("quick.json" if arguments.quick else "backbones.json")
+    write_json(
+        target,
+        {
+            "figures": {name: {"value": value, "unit": unit} for name, value, unit in lines},
+            "records": records,
+            "threads": arguments.threads,
+        },
+    )
+    print(f"\n{target.relative_to(ROOT)}")
+    for name, value, unit in lines:
+        print(name, f"{value:g}", unit)
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measures the backbones beside RecBole's.")
+    parser.add_argument("--case", action="append", choices=[case.name for case in CASES], help="default: all")
+    parser.add_argument("--side", action="append", choices=SIDES, help="default: tslrec and recbole")
+    parser.add_argument("--beauty", type=Path, metavar="FILE", help="default: beside the checkout, or downloaded")
+    parser.add_argument("--ml1m", type=Path, metavar="FILE", help="likewise")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--fresh", action="store_true", help="measure again what is measured already")
+    parser.add_argument("--quick", action="store_true", help="a few batches, to see that everything runs")
+    arguments = parser.parse_args(words)
+    if arguments.threads < 1:
+        parser.error("--threads: one or more")
+    return arguments
+
+
+def data_file(data: str, given: Path | None) -> Path:
+    """The raw file: the one that is given, one beside the checkout, or the project's own download."""
+    beside = ROOT.parent / "shared" / "data" / BESIDE[data]
+    if given is None and beside.exists():
+        given = beside
+    if given is not None and not given.is_file():
+        raise UserError(f"{given}: there is no such file; give the raw file of {data} with --{data} FILE")
+    from omegaconf import OmegaConf
+
+    from tslrec.config import DataConfig
+    from tslrec.sources.download import locate
+
+    config = OmegaConf.to_container(OmegaConf.load(ROOT / "configs" / "data" / f"{data}.yaml"))
+    assert isinstance(config, dict)
+    config["path"] = None if given is None else str(given)
+    schema = OmegaConf.merge(OmegaConf.structured(DataConfig), config)
+    resolved = OmegaConf.to_object(schema)
+    assert isinstance(resolved, DataConfig)
+    cache = Path(os.environ.get("TSLREC_CACHE", "~/.cache/tslrec"))
+    return locate(resolved, cache).resolve()
+
+
+def one_environment(threads: int) -> dict[str, str]:
+    """What both sides run in: the same threads, which do not spin while they wait, and no GPU."""
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": str(ROOT / "src"),
+        # RecBole reads its own checkpoints as pickles.
+        "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1",
+    }
+
+
+class Measurements:
+    """Records of cases on disk, made where they are missing.
+
+    Args:
+        folder: a JSON file and a log per case and side.
+        environment: see `one_environment`.
+        quick: measure only a few batches.
+        fresh: do not use what is there.
+    """
+
+    def __init__(self, folder: Path, environment: dict[str, str], *, quick: bool, fresh: bool) -> None:
+        self.folder = folder
+        self.environment = environment
+        self.quick = quick
+        self.fresh = fresh
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, case: Case, side: str) -> Path:
+        return self.folder / f"{case.name}.{side}{'.quick' if self.quick else ''}.json"
+
+    def key(self, case: Case, side: str) -> str:
+        """A digest of all that a record depends on but the machine: code, case, threads."""
+        common = [HERE / "measure.py"]
+        if side == "tslrec":
+            code = [HERE / "side_tslrec.py", HERE / "floor.py", HERE / "growth.py", *(ROOT / "src").rglob("*.py")]
+        else:
+            code = [HERE / "side_recbole.py", HERE / "fmlp_reference.py", HERE / "requirements-recbole.txt"]
+        settings = asdict(case)
+        # One side's effort is no matter of the other's.
+        settings["recbole" if side == "tslrec" else "tslrec"] = None
+        state = hashlib.sha256(
+            json.dumps([settings, SIZES[case.model], self.environment["OMP_NUM_THREADS"]], sort_keys=True).encode()
+        )
+        for path in sorted(common + code):
+            state.update(path.read_bytes())
+        return state.hexdigest()
+
+    def find(self, case: Case, side: str) -> dict[str, Any] | None:
+        """The record that is there, if it is of today's code and settings."""
+        path = self.path(case, side)
+        if not path.exists():
+            return None
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return record if record["key"] == self.key(case, side) else None
+
+    def all(self, cases: Iterable[Case]) -> Records:
+        found = {case.name: {side: self.find(case, side) for side in SIDES} for case in cases}
+        return {name: {side: record for side, record in sides.items() if record} for name, sides in found.items()}
+
+    def measure(self, case: Case, side: str, file: Path | None, folder: Path) -> None:
+        """Runs one case of one side in a process of its own, unless it is measured already."""
+        print(f"{case.name:22} {side:16}", end="", flush=True)
+        if not self.fresh and self.find(case, side) is not None:
+            print("measured already")
+            return
+        # Before the run: code that is edited meanwhile is not what was measured.
+        key = self.key(case, side)
+        began, load = time.perf_counter(), os.getloadavg()[0]
+        if side == "tslrec":
+            command = [sys.executable, str(HERE / "side_tslrec.py")]
+            command += [] if file is None else ["--path", str(file)]
+        else:
+            assert file is not None
+            if not (folder / case.data).exists():
+                write_atomic(case.data, file, folder)
+            command = [str(RECBOLE), str(HERE / "side_recbole.py"), "--folder", str(folder)]
+            command += ["--anomaly"] if side == "recbole_anomaly" else []
+        command += ["--case", case.name, *(["--quick"] if self.quick else [])]
+        path = self.path(case, side)
+        record = json.loads(run(command, self.environment, path.with_suffix(".log")))
+        record.update(key=key, load_average_before=round(load, 2))
+        record["why_no_epoch"] = case.effort(side, self.quick).why_no_epoch
+        write_json(path, record)
+        print(f"epoch {record['epoch_seconds']:8.1f} s   (took {time.perf_counter() - began:.0f} s)")
+
+
+def run(command: Sequence[str], environment: dict[str, str], log: Path) -> str:
+    """The last line that a process prints; all else goes to the log.
+
+    Raises:
+        UserError: if it fails.
+    """
+    with log.open("w", encoding="utf-8") as errors:
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True, check=False)
+        errors.write(done.stdout)
+    lines = done.stdout.strip().splitlines()
+    if done.returncode != 0 or not lines:
+        raise UserError(f"{' '.join(command)}: ended with code {done.returncode}; {log} says why")
+    return lines[-1]
+
+
+if __name__ == "__main__":
+    assert set(LAYOUTS) == set(BESIDE)
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,142 @@
+"""The softmax over a sample of the items, for catalogues whose every item is too much for every step.
+
+Shapes: T targets of an optimizer step, C of a chunk, S negatives, R rows of the step's part of the item table, D hidden
+size, I items (row 0 of the whole table is padding).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+CHUNK_BYTES = 8 * 2**20
+"""Logits held at a time."""
+
+
+class Negatives(NamedTuple):
+    """Items that stand for all but the target, shared by all targets of a step.
+
+    Attributes:
+        items_S: int64 ids, not decreasing; drawn with replacement, so one may occur more than once.
+        log_expected_S: float32, log(S q) of each, where q is the probability of its draw: the log of how often it is
+            expected among S.
+    """
+
+    items_S: Tensor
+    log_expected_S: Tensor
+
+
+class NegativeSampler:
+    """Draws items in proportion to (1 + count)^exponent with torch's own generator.
+
+    Args:
+        counts_I: how often each item occurs in the training part, `[I + 1]`.
+        num_negatives: S.
+        exponent: 0 draws all items alike, 1 by popularity. The 1 gives every item a chance, as it must have.
+        padding_row: whether padding is drawn like an item that never occurs, since it is a candidate of the softmax.
+    """
+
+    def __init__(
+        self, counts_I: NDArray[np.int64], *, num_negatives: int, exponent: float, padding_row: bool = False
+    ) -> None:
+        weights_I = (1.0 + counts_I) ** exponent
+        if not padding_row:
+            weights_I[0] = 0
+        self.num_negatives = num_negatives
+        # Kept where they are made, on the CPU: half a millisecond a step, and the same draws on every device.
+        self.probability_I = torch.from_numpy(weights_I / weights_I.sum())
+        self.cumulative_I = self.probability_I.cumsum(0)
+
+    def draw(self, device: torch.device) -> Negatives:
+        """New negatives."""
+        uniform_S = torch.rand(self.num_negatives, dtype=torch.float64) * self.cumulative_I[-1]
+        # Sorted before the search, which then walks through memory once, and for `accidental_hits`.
+        items_S = torch.searchsorted(self.cumulative_I, uniform_S.sort().values, right=True)
+        items_S.clamp_(max=len(self.cumulative_I) - 1)
+        log_expected_S = (self.num_negatives * self.probability_I[items_S]).log().float()
+        return Negatives(items_S.to(device), log_expected_S.to(device))
+
+
+def sampled_softmax_loss(user_TD: Tensor, table_RD: Tensor, targets_T: Tensor, negatives: Negatives) -> Tensor:
+    """Cross-entropy of the target against sampled items, summed over targets.
+
+    The loss of a target t is log(Z) - s_t with Z = exp(s_t) + sum over drawn j other than t of exp(s_j) / (S q_j). Z is
+    an unbiased estimate of the partition over all items, since an item is expected S q_j times among the S (Bengio and
+    Senecal 2008; Yi et al. 2019 share the items between targets). The target is always there and so is not corrected; a
+    negative that happens to be the target is left out of that target's sum.
+
+    Args:
+        user_TD: user vectors.
+        table_RD: vectors of items.
+        targets_T: rows of the table.
+        negatives: their `items_S` too are rows of this table.
+    """
+    # A correction of half precision would be a bias.
+    dtype = torch.promote_types(torch.promote_types(user_TD.dtype, table_RD.dtype), torch.float32)
+    loss: Tensor = ChunkedSampledSoftmax.apply(
+        user_TD.to(dtype), table_RD.to(dtype), targets_T, negatives.items_S, negatives.log_expected_S.to(dtype)
+    )
+    return loss
+
+
+class ChunkedSampledSoftmax(torch.autograd.Function):
+    """`sampled_softmax_loss`, a chunk of targets at a time, with its gradient while the logits are at hand."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, user_TD: Tensor, table_RD: Tensor, targets_T: Tensor, negatives_S: Tensor, log_expected_S: Tensor
+    ) -> Tensor:
+        negatives_SD = table_RD[negatives_S]
+        need_gradient = any(ctx.needs_input_grad)
+        grad_user_TD = torch.empty_like(user_TD) if need_gradient else None
+        grad_target_TD = torch.empty_like(user_TD) if need_gradient else None
+        grad_negatives_SD = torch.zeros_like(negatives_SD) if need_gradient else None
+        total = user_TD.new_zeros((), dtype=torch.float64)
+        size = max(1, CHUNK_BYTES // (len(negatives_S) * user_TD.element_size()))
+        with torch.autocast(user_TD.device.type, enabled=False):
+            for start in range(0, len(user_TD), size):
+                chunk = slice(start, start + size)
+                user_CD, target_CD = user_TD[chunk], table_RD[targets_T[chunk]]
+                logits_CS = torch.addmm(-log_expected_S, user_CD, negatives_SD.T)
+                logits_CS[accidental_hits(targets_T[chunk], negatives_S)] = -torch.inf
+                target_C1 = (user_CD * target_CD).sum(dim=1, keepdim=True)
+                largest_C1 = torch.maximum(logits_CS.amax(dim=1, keepdim=True), target_C1)
+                share_CS = logits_CS.sub_(largest_C1).exp_()
+                share_C1 = (target_C1 - largest_C1).exp()
+                sum_C1 = share_CS.sum(dim=1, keepdim=True) + share_C1
+                total += (sum_C1.log() + largest_C1 - target_C1).double().sum()
+                if grad_user_TD is None or grad_target_TD is None or grad_negatives_SD is None:
+                    continue
+                share_CS.div_(sum_C1)
+                missing_C1 = share_C1 / sum_C1 - 1
+                torch.addmm(missing_C1 * target_CD, share_CS, negatives_SD, out=grad_user_TD[chunk])
+                torch.mul(missing_C1, user_CD, out=grad_target_TD[chunk])
+                grad_negatives_SD.addmm_(share_CS.T, user_CD)
+        if grad_target_TD is not None and grad_negatives_SD is not None:
+            grad_table_RD = torch.zeros_like(table_RD)
+            grad_table_RD.index_add_(0, targets_T, grad_target_TD).index_add_(0, negatives_S, grad_negatives_SD)
+            ctx.save_for_backward(grad_user_TD, grad_table_RD)
+        return total.to(user_TD.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        grad_user_TD, grad_table_RD = ctx.saved_tensors
+        (scale,) = grads
+        return grad_user_TD * scale, grad_table_RD * scale, None, None, None
+
+
+def accidental_hits(targets_C: Tensor, negatives_S: Tensor) -> tuple[Tensor, Tensor]:
+    """Where a negative is the target: the places of these logits, rows and columns.
+
+    A target's negatives stand side by side, since they are sorted; so it takes no comparison of all with all.
+    """
+    begin_C = torch.searchsorted(negatives_S, targets_C)
+    count_C = torch.searchsorted(negatives_S, targets_C, right=True) - begin_C
+    rows = torch.repeat_interleave(count_C)
+    before_C = count_C.cumsum(0) - count_C
+    columns = torch.arange(len(rows), device=rows.device) + (begin_C - before_C)[rows]
+    return rows, columns
