@@ -13,6 +13,7 @@ from typing import Any
 
 import lightning
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -22,6 +23,7 @@ from tslrec.backbones.caser import Caser
 from tslrec.backbones.fmlp import FMLPRec
 from tslrec.backbones.sasrec import SASRec
 from tslrec.config import TrainerConfig
+from tslrec.errors import UserError
 from tslrec.fusions.gate import GatedFusion
 from tslrec.interactions import Interactions
 from tslrec.item_embedding import IdEmbedding, ItemEmbedding
@@ -88,6 +90,13 @@ def evaluate(folder: Path, processes: int, *, num_users: int) -> Outcome:
     return dict(metrics), {"evaluated": torch.tensor(sorted(user for share in shares for user in share))}
 
 
+class SameDraws(lightning.Callback):
+    """Lets all processes draw the same negatives, which otherwise are each one's own, as dropout masks are."""
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        torch.manual_seed(trainer.current_epoch)
+
+
 def train(
     folder: Path,
     processes: int,
@@ -109,7 +118,7 @@ def train(
         counts_I = np.bincount(data.interactions.items, minlength=NUM_ITEMS + 1)
         module.sampler = NegativeSampler(counts_I, num_negatives=num_negatives, exponent=0.75)
     best, callbacks = selection_callbacks("masked", patience=10)
-    trainer = make_trainer(folder, processes, max_epochs=3, callbacks=callbacks)
+    trainer = make_trainer(folder, processes, max_epochs=3, callbacks=[*callbacks, SameDraws()])
     trainer.fit(module, data)
     steps = trainer.global_step
     metrics = {"steps": float(steps), "loss": float(trainer.callback_metrics["train/loss"]), "best": float(best.epoch)}
@@ -119,6 +128,36 @@ def train(
     return {**metrics, "moved": moved}, weights
 
 
+def seeds(folder: Path, processes: int) -> Outcome:
+    """What decides each process's dropout masks while it trains."""
+    found: list[int] = []
+
+    class Seeds(lightning.Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            found[:] = [torch.initial_seed()] * processes
+
+    module = make_module(SASRec)
+    lightning.seed_everything(5, verbose=False)
+    make_trainer(folder, processes, max_epochs=1, callbacks=[Seeds()]).fit(module, data_module(market(9)))
+    if processes > 1:
+        torch.distributed.all_gather_object(found, found[0])
+    return {}, {"seeds": torch.tensor(found)}
+
+
+def diverge(folder: Path, processes: int) -> Outcome:
+    """The last process alone goes wrong, in the second step; what comes of it in this one."""
+
+    class Poison(lightning.Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            if trainer.global_step == 1 and trainer.global_rank == processes - 1:
+                pl_module.backbone.item_embedding.weight.data.fill_(torch.nan)
+
+    trainer = make_trainer(folder, processes, max_epochs=1, callbacks=[Poison()])
+    with pytest.raises(UserError, match="not finite at step 1 of epoch 0"):
+        trainer.fit(make_module(SASRec), data_module(market(31)))
+    return {"steps": float(trainer.global_step)}, {}
+
+
 SCENARIOS: dict[str, Callable[[Path, int], Outcome]] = {
     # 17 users: one process has two batches of 8, the other one.
     "uneven": lambda folder, processes: evaluate(folder, processes, num_users=17),
@@ -126,7 +165,6 @@ SCENARIOS: dict[str, Callable[[Path, int], Outcome]] = {
     "causal": lambda folder, processes: train(
         folder, processes, kind=SASRec, all_positions=True, inner_size=16, hidden_dropout=0.0, attention_dropout=0.0
     ),
-    # Without dropout all processes draw the same negatives.
     "sampled": lambda folder, processes: train(
         folder,
         processes,
@@ -141,6 +179,8 @@ SCENARIOS: dict[str, Callable[[Path, int], Outcome]] = {
     "penalised": lambda folder, processes: train(
         folder, processes, kind=Caser, all_positions=False, dropout=0.0, reg_weight=1e-2
     ),
+    "seeds": seeds,
+    "diverging": diverge,
 }
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import threading
+import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tslrec.artifacts import MANIFEST, ArtifactStore, Recipe
+from tslrec.artifacts import MANIFEST, POLL_SECONDS, Artifact, ArtifactStore, Recipe
 from tslrec.errors import UserError
 
 RECIPE = Recipe(
@@ -130,6 +132,99 @@ def test_several_processes_compute_a_result_once(tmp_path: Path) -> None:
         process.join(30)
     assert [process.exitcode for process in processes] == [0, 0, 0, 0]
     assert (tmp_path / "computed").read_text() == "x"
+
+
+@dataclass
+class Follower:
+    """A process of the same job that is not the first, as a thread: what it did, and what came of it."""
+
+    root: Path
+    together: bool = True
+    took_part_in: list[str] = field(default_factory=list)
+    artifact: Artifact | None = None
+    error: UserError | None = None
+
+    def start(self) -> threading.Thread:
+        thread = threading.Thread(target=self.follow)
+        thread.start()
+        return thread
+
+    def follow(self) -> None:
+        store = ArtifactStore(self.root, job="j", first=False)
+        try:
+            self.artifact = store.produce(RECIPE, self.take_part, no_facts, together=self.together)
+        except UserError as error:
+            self.error = error
+
+    def take_part(self, folder: Path) -> dict[str, Any]:
+        self.took_part_in.append(folder.name)
+        return {"NDCG@10": 0.1}
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_another_process_of_the_job_takes_part_where_it_should_and_writes_nothing(
+    tmp_path: Path, together: bool
+) -> None:
+    follower = Follower(tmp_path, together)
+    thread = follower.start()
+
+    def computing(folder: Path) -> dict[str, Any]:
+        deadline = time.monotonic() + 10
+        while together and not follower.took_part_in and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return writing("by the first")(folder)
+
+    first = ArtifactStore(tmp_path, job="j").produce(RECIPE, computing, no_facts, together=together)
+    thread.join(10)
+    assert follower.took_part_in == ([f"{first.folder.name}.j.partial"] if together else [])
+    assert follower.artifact is not None
+    assert follower.artifact.manifest == first.manifest
+
+
+def test_another_process_of_the_job_takes_no_part_in_what_is_found(tmp_path: Path) -> None:
+    ArtifactStore(tmp_path, job="earlier").produce(RECIPE, writing("abc"), no_facts)
+    follower = Follower(tmp_path)
+    follower.start().join(10)
+    assert follower.artifact is not None
+    assert follower.took_part_in == []
+
+
+def test_another_process_of_the_job_takes_no_part_in_another_job(tmp_path: Path) -> None:
+    follower = Follower(tmp_path)
+
+    def computing(folder: Path) -> dict[str, Any]:
+        thread = follower.start()
+        thread.join(4 * POLL_SECONDS)
+        assert thread.is_alive()
+        return writing("by another job")(folder)
+
+    ArtifactStore(tmp_path, job="other").produce(RECIPE, computing, no_facts, together=True)
+    deadline = time.monotonic() + 10
+    while follower.artifact is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert follower.artifact is not None
+    assert follower.took_part_in == []
+
+
+def test_another_process_of_the_job_does_not_wait_for_a_first_that_is_gone(tmp_path: Path) -> None:
+    def failing(folder: Path) -> dict[str, Any]:
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        ArtifactStore(tmp_path, job="j").produce(RECIPE, failing, no_facts)
+    follower = Follower(tmp_path)
+    follower.start().join(10)
+    assert "the first process of this job ended" in str(follower.error)
+
+
+def test_another_process_of_the_job_gives_up_on_a_first_that_never_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tslrec.artifacts.START_SECONDS", 0.5)
+    follower = Follower(tmp_path)
+    follower.start().join(10)
+    assert "no first process of this job" in str(follower.error)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:

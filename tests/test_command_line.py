@@ -13,7 +13,7 @@ import pytest
 from conftest import CHECKOUT
 
 
-def train(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def train(*arguments: str, folder: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -26,7 +26,7 @@ def train(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout,
         check=False,
     )
 
@@ -73,6 +73,7 @@ def test_help_names_every_group_and_common_settings(tmp_path: Path) -> None:
         (["experiment=tslrec_fmlp_bueaty"], ["tslrec_fmlp_bueaty", "tslrec_fmlp_beauty"]),
         (["training.max_len=abc"], ["training.max_len", "abc", "Integer"]),
         (["trainer=gpu"], ["trainer=gpu", "trainer=cpu"]),
+        (["trainer.strategy=ddp_spawn"], ["trainer.strategy=ddp_spawn", "set it to ddp"]),
         (["method=ci", "fusion=gate"], ["fusion=gate", "augment"]),
         (["data=csv"], ["data.path"]),
         (["data=csv", "data.path=nowhere.csv", "method=base"], ["nowhere.csv"]),

@@ -79,3 +79,15 @@ def test_training_gives_the_weights_of_one_process(both: Both, scenario: str) ->
     assert two == pytest.approx(one, rel=1e-5)
     # The same sums in float32, in another order.
     torch.testing.assert_close(shared_weights, weights, rtol=0, atol=1e-5)
+
+
+def test_each_process_draws_its_own_dropout_and_the_first_that_of_one_process(both: Both) -> None:
+    (_, one), (_, two) = both("seeds")
+    assert one["seeds"].tolist() == [5]
+    assert two["seeds"].tolist() == [5, 6]
+
+
+def test_a_loss_that_is_not_finite_in_one_process_stops_all_in_the_same_step(both: Both) -> None:
+    # That every process raised the error is asserted in each of them.
+    (one, _), (two, _) = both("diverging")
+    assert two == one == {"steps": 1}

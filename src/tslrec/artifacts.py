@@ -2,6 +2,9 @@
 
 A folder is written beside its final place and renamed once its manifest, written last, is on disk. So a folder with
 the final name is complete, and a process killed anywhere leaves only a `.partial` folder, which the next one clears.
+
+Where several processes are one job, the first of them finds or computes; it says which by the `.partial` folder, whose
+name tells its job from others. The others watch the disk: that lasts for hours where a collective would time out.
 """
 
 from __future__ import annotations
@@ -10,15 +13,23 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tslrec.errors import UserError
 
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
 MANIFEST = "manifest.json"
 KEY_LENGTH = 12
+
+POLL_SECONDS = 0.2
+START_SECONDS = 600.0
+"""How long the first process of a job may take to get to a stage: it may be started late, or read files slowly."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +78,18 @@ class Artifact:
 
 
 class ArtifactStore:
-    """All stage results below one folder: `<root>/<stage>/<label>-<key>/`."""
+    """All stage results below one folder: `<root>/<stage>/<label>-<key>/`.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: the folder.
+        job: what tells the processes of one job from those of others.
+        first: whether this is the process that decides and writes for its job.
+    """
+
+    def __init__(self, root: Path, job: str = "single", first: bool = True) -> None:
         self.root = root
+        self.job = job
+        self.first = first
 
     def folder(self, recipe: Recipe) -> Path:
         return self.root / recipe.stage / f"{recipe.label}-{recipe.key[:KEY_LENGTH]}"
@@ -93,28 +112,40 @@ class ArtifactStore:
         return Artifact(folder, manifest, reused=True)
 
     def produce(
-        self, recipe: Recipe, compute: Callable[[Path], dict[str, Any]], facts: Callable[[], dict[str, Any]]
+        self,
+        recipe: Recipe,
+        compute: Callable[[Path], dict[str, Any]],
+        facts: Callable[[], dict[str, Any]],
+        *,
+        together: bool = False,
     ) -> Artifact:
-        """The result of this recipe: found, or computed by this process while others that want it wait.
+        """The result of this recipe: found, or computed by this job while others that want it wait.
 
         Args:
             recipe: what determines the result.
             compute: writes the files into the folder it is given and returns the stage's metrics.
             facts: called once the files are written: what else the manifest records (wall time, memory, versions).
+            together: whether the other processes of the job take part in the computation, or only wait for it.
+
+        Raises:
+            UserError: if the folder cannot be written, or the job's first process is gone.
         """
         from filelock import FileLock
 
         folder = self.folder(recipe)
+        lock = FileLock(folder.with_name(folder.name + ".lock"))
+        partial = folder.with_name(f"{folder.name}.{self.job}.partial")
         try:
+            if not self.first:
+                return self.follow(recipe, lock, partial, compute if together else None)
             folder.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder.with_name(folder.name + ".lock"))
             with lock:
                 found = self.find(recipe)
                 if found is not None:
                     return found
-                partial = folder.with_name(folder.name + ".partial")
-                if partial.exists():
-                    shutil.rmtree(partial)
+                for left in folder.parent.iterdir():
+                    if left.name.startswith(folder.name + ".") and left.suffix == ".partial":
+                        shutil.rmtree(left)
                 partial.mkdir()
                 metrics = compute(partial)
                 manifest = {
@@ -134,6 +165,51 @@ class ArtifactStore:
                 "with space left: set artifacts=FOLDER"
             ) from error
         return Artifact(folder, manifest, reused=False)
+
+    def follow(
+        self, recipe: Recipe, lock: BaseFileLock, partial: Path, take_part: Callable[[Path], dict[str, Any]] | None
+    ) -> Artifact:
+        """The result that the job's first process finds or computes.
+
+        Args:
+            recipe: what determines the result.
+            lock: held by whoever computes it.
+            partial: the folder that the job computes it in.
+            take_part: what this process does meanwhile, once; it writes nothing.
+
+        Raises:
+            UserError: if the first process is gone, or does not come.
+        """
+        began = time.monotonic()
+        while (found := self.find(recipe)) is None:
+            computing = partial.is_dir()
+            if is_free(lock):
+                # A lock that is free with its folder still there was given up by a process that ended.
+                if computing and partial.is_dir():
+                    raise UserError(f"{partial}: the first process of this job ended before it was done; run it again")
+                if time.monotonic() - began > START_SECONDS:
+                    raise UserError(
+                        f"{self.folder(recipe)}: no first process of this job computes it; start all of its processes, "
+                        "with artifacts on a disk that they share"
+                    )
+            elif computing and take_part is not None:
+                take_part(partial)
+                take_part = None
+            time.sleep(POLL_SECONDS)
+        return found
+
+
+def is_free(lock: BaseFileLock) -> bool:
+    """Whether nobody holds a lock now; a lock file that is not there yet is not made."""
+    from filelock import Timeout
+
+    if not Path(lock.lock_file).exists():
+        return True
+    try:
+        with lock.acquire(timeout=0):
+            return True
+    except Timeout:
+        return False
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

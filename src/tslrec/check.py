@@ -213,6 +213,8 @@ def check_machine(config: Config) -> None:
             )
     for key in ("strategy", "llm_strategy"):
         strategy = getattr(trainer, key)
+        if isinstance(strategy, str) and any(way in strategy for way in ("spawn", "fork", "notebook")):
+            raise UserError(f"trainer.{key}={strategy}: its processes end with each training; set it to ddp")
         if not isinstance(strategy, dict):
             continue
         check_target(f"trainer.{key}", strategy)

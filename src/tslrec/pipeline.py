@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 from rich.console import Console
 
+from tslrec import ranks
 from tslrec.allocator import keep_freed_memory, use_large_pages
 from tslrec.artifacts import Artifact, ArtifactStore, write_json
 from tslrec.check import check, check_catalogue
@@ -31,16 +32,28 @@ if TYPE_CHECKING:
 
 
 def run(composed: DictConfig, overrides: list[str]) -> None:
-    """Runs what the command line asks for; what a person can put right ends in one line."""
+    """Runs what the command line asks for; what a person can put right ends in one line.
+
+    Every process of a job runs this; only the first of them writes and prints.
+    """
     keep_freed_memory()
     use_large_pages()
+    job, first = ranks.join_job(), ranks.is_first()
+    if not first:
+        ranks.fall_silent()
     try:
-        run_methods(to_config(composed), Composer(overrides), Console())
-    except UserError as error:
+        config = to_config(composed)
+        store = ArtifactStore(Path(config.artifacts), job, first)
+        run_methods(config, Composer(overrides), store, Console(quiet=not first))
+    except Exception as error:
+        if not first:
+            ranks.let_first_speak()
+        if not isinstance(error, UserError):
+            raise
         stop(error)
 
 
-def run_methods(config: Config, composer: Composer, console: Console) -> list[MethodResult]:
+def run_methods(config: Config, composer: Composer, store: ArtifactStore, console: Console) -> list[MethodResult]:
     """Runs the compared methods and then the configured one, sharing every stage that they have in common.
 
     Raises:
@@ -59,7 +72,6 @@ def run_methods(config: Config, composer: Composer, console: Console) -> list[Me
     for each in (*planned, *sources):
         check(each)
 
-    store = ArtifactStore(Path(config.artifacts))
     data, interactions = ingest_data(config, store)
     print_data(interactions, config, console)
     for each in (*planned, *sources):
@@ -69,7 +81,7 @@ def run_methods(config: Config, composer: Composer, console: Console) -> list[Me
     for each, source in zip(planned, sources, strict=True):
         if each.method.stages:
             results.append(MethodRun(each, source, store, data, interactions, llm, console).run())
-    if results:
+    if results and store.first:
         folder = record(config, results, Path(config.artifacts))
         print_report(results, folder, console)
     return results
@@ -145,10 +157,10 @@ class MethodRun:
     artifacts: dict[str, Artifact] = field(default_factory=dict)
 
     def run(self) -> MethodResult:
-        from tslrec.dashboard import open_dashboard
+        from tslrec.dashboard import NoDashboard, open_dashboard
 
         self.artifacts["data"] = self.data
-        dashboard = open_dashboard(self.config, Path(self.config.artifacts))
+        dashboard = open_dashboard(self.config, Path(self.config.artifacts)) if self.store.first else NoDashboard()
         for stage in self.config.method.stages:
             self.artifacts[stage] = self.run_stage(stage, dashboard)
         result = MethodResult(
@@ -177,7 +189,10 @@ class MethodRun:
         )
         meter = Meter()
         artifact = self.store.produce(
-            recipe, lambda folder: self.compute(stage, module.run, config, folder, dashboard), meter.facts
+            recipe,
+            lambda folder: self.compute(stage, module.run, config, folder, dashboard),
+            lambda: {**meter.facts(), "processes": ranks.process_place()[1] if module.TOGETHER else 1},
+            together=module.TOGETHER,
         )
         said = "reused" if artifact.reused else f"computed in {artifact.manifest['wall_seconds']:.1f} s"
         self.console.print(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
@@ -34,6 +35,14 @@ class StageProgress(RichProgressBar):
     @property
     def test_description(self) -> str:
         return f"{self.stage} · test"
+
+
+class OwnDraws(lightning.Callback):
+    """Lets each process draw its own dropout masks and negatives: seeded alike, they have built the same model."""
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if trainer.global_rank > 0:
+            torch.manual_seed(torch.initial_seed() + trainer.global_rank)
 
 
 class StageTrainers:
@@ -69,7 +78,7 @@ class StageTrainers:
             strategy=make_strategy(strategy),
             precision=self.config.llm_precision if llm else self.config.precision,  # type: ignore[arg-type]
             max_epochs=max_epochs,
-            callbacks=[*callbacks, StageProgress(self.stage)],
+            callbacks=[*callbacks, OwnDraws(), StageProgress(self.stage)],
             logger=[CSVLogger(self.folder, name="log", version=""), *self.dashboards],
             gradient_clip_val=gradient_clip,
             log_every_n_steps=1,
@@ -87,14 +96,18 @@ def make_strategy(setting: Any) -> Any:
     if setting == "ddp":
         # Our buffers never change and are equal everywhere. DDP would send them, such as the knowledge embeddings of
         # the whole catalogue, from the first process to the others before every step.
-        return DDPStrategy(broadcast_buffers=False)
+        return DDPStrategy(forward_sync_buffers=False)
     return setting
 
 
 def quieten() -> None:
-    """Silences what Lightning says of hardware and loaders: our data modules batch vectorised, without workers."""
+    """Silences what Lightning says of hardware, loaders and processes.
+
+    Our data modules batch vectorised, without workers; our metrics sum over processes before they are logged.
+    """
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
     warnings.filterwarnings("ignore", message=".*Starting from v1.9.0, `tensorboardX`.*")
     warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")

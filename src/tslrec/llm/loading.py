@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
 
 from tslrec.errors import UserError
 from tslrec.llm.source import SOURCE_FILE, ResolvedSource
@@ -52,8 +53,13 @@ def local_folder(source: ResolvedSource) -> Path:
     if source.kind == "gguf":
         assert source.location is not None
         assert source.converted is not None
-        if not (source.converted / SOURCE_FILE).is_file():
-            convert_gguf(source.location, source.converted, source.identity)
+        finished = source.converted / SOURCE_FILE
+        if not finished.is_file():
+            source.converted.parent.mkdir(parents=True, exist_ok=True)
+            # Of several runs, or several processes of one, the first converts.
+            with FileLock(source.converted.with_name(source.converted.name + ".lock")):
+                if not finished.is_file():
+                    convert_gguf(source.location, source.converted, source.identity)
         return source.converted
     if source.kind == "hub":
         from huggingface_hub import snapshot_download
@@ -92,15 +98,6 @@ def convert_gguf(path: Path, folder: Path, identity: dict[str, Any]) -> None:
             model.save_pretrained(aside)
             tokenizer.save_pretrained(aside)
         (aside / SOURCE_FILE).write_text(json.dumps(identity, indent=2))
-        _publish(aside, folder)
+        aside.rename(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _publish(aside: Path, folder: Path) -> None:
-    """Renames into place; where another process was first, its equal copy stays."""
-    try:
-        os.rename(aside, folder)  # noqa: PTH104
-    except OSError:
-        if not (folder / SOURCE_FILE).is_file():
-            raise

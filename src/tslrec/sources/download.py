@@ -9,6 +9,8 @@ import urllib.request
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+from filelock import FileLock
+
 from tslrec.config import DataConfig
 from tslrec.errors import UserError
 from tslrec.sources.raw import require_file
@@ -41,7 +43,11 @@ def locate(data: DataConfig, cache: Path) -> Path:
         raise UserError(f"data={data.name} has no public address; give data.path=FILE")
     path = cache.expanduser() / "data" / f"{data.name}{PurePosixPath(urlsplit(url).path).suffix}"
     if not path.exists():
-        download(url, path, expected)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Of several runs, or several processes of one, the first downloads.
+        with FileLock(path.with_name(path.name + ".lock")):
+            if not path.exists():
+                download(url, path, expected)
     elif expected is not None:
         refuse_other_bytes(path, expected, "delete it to download it again")
     return path
@@ -53,7 +59,6 @@ def download(url: str, path: Path, expected: str | None) -> None:
 
     if urlsplit(url).scheme not in ("http", "https"):
         raise UserError(f"data.download.url={url}: must begin with https://")
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.{os.getpid()}.partial")
     state = hashlib.sha256()
     try:

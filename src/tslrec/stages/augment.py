@@ -23,6 +23,7 @@ from tslrec.llm.source import resolve
 from tslrec.stages.context import StageContext
 
 VERSION = 1
+TOGETHER = False
 
 TOP = 3
 """How many of the likeliest categories the paper's case C2 looks at (Section 5.4)."""

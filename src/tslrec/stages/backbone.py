@@ -13,6 +13,7 @@ from tslrec.stages.next_item import NextItemModule
 from tslrec.stages.recommender import train_recommender
 
 VERSION = 3
+TOGETHER = True
 
 
 class BackboneModule(NextItemModule):
@@ -29,5 +30,6 @@ def run(context: StageContext) -> dict[str, Any]:
     with torch.no_grad():
         table_ID = module.backbone.item_embedding.table().float().cpu().clone()
     table_ID[0] = 0
-    save_file({"item_embeddings": table_ID}, context.folder / "item_embeddings.safetensors")
+    if module.global_rank == 0:
+        save_file({"item_embeddings": table_ID}, context.folder / "item_embeddings.safetensors")
     return metrics

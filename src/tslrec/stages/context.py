@@ -35,7 +35,7 @@ class StageContext:
         config: the resolved configuration, plain dataclasses.
         interactions: the data set.
         seed: this stage's own, derived from the run's; already set for Python, NumPy and torch.
-        folder: where the stage writes its files; published as a whole once the stage has returned.
+        folder: where the first process of the job writes the stage's files; published as a whole once it has returned.
         inputs: the folder of each earlier stage's verified artifact, by stage name.
         make_trainer: see `MakeTrainer`.
     """

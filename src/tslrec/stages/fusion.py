@@ -18,6 +18,7 @@ from tslrec.stages.next_item import NextItemModule
 from tslrec.stages.recommender import train_recommender
 
 VERSION = 3
+TOGETHER = True
 
 FILES = {
     "knowledge_IH": ("knowledge.safetensors", "knowledge"),

@@ -11,6 +11,7 @@ from tslrec.preferences import cluster_items, user_preferences
 from tslrec.stages.context import StageContext
 
 VERSION = 1
+TOGETHER = False
 
 
 def run(context: StageContext) -> dict[str, Any]:

@@ -85,10 +85,11 @@ def train_recommender(
     trainer.fit(module, data)
     best.restore(module)
     tested = trainer.test(module, data, verbose=False)[0]
-    save_file(
-        {name: value.contiguous() for name, value in module.backbone.state_dict().items()},
-        context.folder / "weights.safetensors",
-    )
+    if trainer.is_global_zero:
+        save_file(
+            {name: value.contiguous() for name, value in module.backbone.state_dict().items()},
+            context.folder / "weights.safetensors",
+        )
     metrics: dict[str, Any] = {
         **best.metrics,
         "validation/users": len(data.validated),

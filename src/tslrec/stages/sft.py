@@ -26,6 +26,7 @@ from tslrec.ranks import in_any_process
 from tslrec.stages.context import StageContext
 
 VERSION = 1
+TOGETHER = True
 
 FINAL_SHARE = 1 / 3
 """The last part of the training over which the final loss is averaged."""
