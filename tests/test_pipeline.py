@@ -203,11 +203,10 @@ def test_weights_that_cannot_be_had_are_replaced_only_where_a_fallback_is_named(
 
 
 @pytest.mark.parametrize("model", ["gru4rec", "caser", "fmlp"])
-def test_every_backbone_runs_as_base_and_as_ci(tmp_path: Path, model: str) -> None:
-    small = [text for text in SMALL if text != "llm=tiny"]
-    run = train("method=ci", "compare=[base]", f"model={model}", "training.max_len=8", *small, folder=tmp_path)
+def test_every_backbone_runs_every_method(tmp_path: Path, model: str) -> None:
+    run = train("experiment=quickstart", *SMALL, f"model={model}", "training.max_len=8", folder=tmp_path)
     assert run.returncode == 0, run.stderr
-    assert [result["method"] for result in result_of(tmp_path)["results"]] == ["base", "ci"]
+    assert [result["method"] for result in result_of(tmp_path)["results"]] == ["base", "ci", "tslrec"]
 
 
 def test_a_sweep_runs_every_combination(tmp_path: Path) -> None:

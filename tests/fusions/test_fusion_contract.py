@@ -15,8 +15,10 @@ from conftest import CHECKOUT
 from tslrec.check import fusion_inputs
 from tslrec.fusions.gate import GatedFusion, standardise
 from tslrec.item_embedding import ItemEmbedding
+from tslrec.stages.recommender import build_backbone
 
 FUSIONS = sorted((CHECKOUT / "configs" / "fusion").glob("*.yaml"))
+BACKBONES = sorted((CHECKOUT / "configs" / "model").glob("*.yaml"))
 NUM_ITEMS, HIDDEN_SIZE, KNOWLEDGE_SIZE, NUM_CLUSTERS = 30, 8, 20, 4
 
 
@@ -40,6 +42,7 @@ def build(path: Path, **numbers: Any) -> ItemEmbedding:
 
 def test_there_are_fusions() -> None:
     assert {path.stem for path in FUSIONS} >= {"gate", "category"}
+    assert {path.stem for path in BACKBONES} >= {"gru4rec", "caser", "sasrec", "fmlp"}
 
 
 @pytest.mark.parametrize("path", FUSIONS, ids=lambda path: path.stem)
@@ -53,6 +56,25 @@ class TestFusion:
     def test_starts_at_the_scale_of_an_id_embedding(self, path: Path) -> None:
         torch.manual_seed(0)
         assert 0.01 < float(build(path).table()[1:].std()) < 0.04
+
+    @pytest.mark.parametrize("model", BACKBONES, ids=lambda path: path.stem)
+    def test_a_backbone_around_it_leaves_it_as_it_was(self, path: Path, model: Path) -> None:
+        fusion = build(path)
+        before = {name: value.clone() for name, value in fusion.state_dict().items()}
+        build_backbone(yaml.safe_load(model.read_text()), fusion, num_users=2, max_len=7)
+        for name, value in fusion.state_dict().items():
+            assert torch.equal(value, before[name]), name
+
+    @pytest.mark.parametrize("model", BACKBONES, ids=lambda path: path.stem)
+    def test_trains_with_any_backbone(self, path: Path, model: Path) -> None:
+        torch.manual_seed(0)
+        section = yaml.safe_load(model.read_text())
+        backbone = build_backbone(section, build(path), num_users=2, max_len=7).eval()
+        user_BD = backbone(torch.tensor([[3, 1, 4], [9, 2, 0]]), torch.tensor([3, 2]), torch.arange(2))
+        (user_BD @ backbone.item_embedding.table().T).square().sum().backward()
+        for name, parameter in backbone.named_parameters():
+            assert parameter.grad is not None, name
+            assert torch.isfinite(parameter.grad).all(), name
 
     def test_gradient_reaches_every_parameter(self, path: Path) -> None:
         fusion = build(path)

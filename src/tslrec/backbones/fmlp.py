@@ -120,7 +120,7 @@ class FMLPRec(Backbone):
 
     def reset_parameters(self) -> None:
         """N(0, .02) throughout; every layer starts with the same filter, as the authors copy one layer."""
-        for module in self.modules():
+        for module in self.feed_forwards.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)

@@ -138,7 +138,7 @@ class PreferenceLLM(nn.Module):
 
     def run_prefix(self) -> KeysAndValues:
         """Keys and values of the instruction, with gradient."""
-        cache = self.llm(inputs_embeds=self._instruction(1), use_cache=True).past_key_values
+        cache = self.llm(inputs_embeds=self._instruction(1), use_cache=True).cache
         return [(layer.keys, layer.values) for layer in cache.layers]
 
     def _after_prefix(self, suffix_RTH: Tensor, examples: PackedExamples, prefix: KeysAndValues) -> Tensor:
@@ -151,7 +151,7 @@ class PreferenceLLM(nn.Module):
             inputs_embeds=suffix_RTH,
             attention_mask=self._mask(examples.examples_RT, suffix_RTH.dtype),
             position_ids=examples.positions_RT + len(self.instruction_P),
-            past_key_values=cache,
+            cache=cache,
             use_cache=True,
         ).last_hidden_state
 
