@@ -94,6 +94,11 @@ class ArtifactStore:
     def folder(self, recipe: Recipe) -> Path:
         return self.root / recipe.stage / f"{recipe.label}-{recipe.key[:KEY_LENGTH]}"
 
+    def checkpoints(self, recipe: Recipe) -> Path:
+        """Where the checkpoints of its training lie until it is finished."""
+        folder = self.folder(recipe)
+        return folder.with_name(folder.name + ".checkpoints")
+
     def find(self, recipe: Recipe) -> Artifact | None:
         """The finished result of this recipe, if there is one.
 
@@ -159,6 +164,8 @@ class ArtifactStore:
                 sync_tree(partial)
                 partial.rename(folder)
                 sync(folder.parent)
+                if (checkpoints := self.checkpoints(recipe)).exists():
+                    shutil.rmtree(checkpoints)
         except OSError as error:
             raise UserError(
                 f"{error.filename or folder}: {error.strerror or error}; artifacts need a folder that can be written, "

@@ -117,6 +117,8 @@ def check_values(config: Config) -> None:
         if not rate > 0:
             raise UserError(f"{key}={rate}: must be above 0")
 
+    if not config.trainer.checkpoint_seconds >= 0:
+        raise UserError(f"trainer.checkpoint_seconds={config.trainer.checkpoint_seconds}: must be 0 or more")
     exponent = config.training.negative_exponent
     if not 0 <= exponent < float("inf"):
         raise UserError(f"training.negative_exponent={exponent}: must be a number, 0 or more")

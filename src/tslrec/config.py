@@ -157,7 +157,12 @@ class SFTConfig:
 
 @dataclass
 class TrainerConfig:
-    """Where and in which precision things run; a strategy is a Lightning name or a `_target_`."""
+    """Where and in which precision things run; a strategy is a Lightning name or a `_target_`.
+
+    Attributes:
+        checkpoint_seconds: between two checkpoints of a training; what is lost at most when it is killed. 0 writes one
+            after every step.
+    """
 
     name: str = MISSING
     accelerator: str = "cpu"
@@ -167,6 +172,7 @@ class TrainerConfig:
     precision: str = "32-true"
     llm_strategy: Any = "auto"
     llm_precision: str = "32-true"
+    checkpoint_seconds: float = 300.0
 
 
 @dataclass

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from tslrec.errors import UserError
+from tslrec.errors import StoppedError, UserError
 
 EXIT_USER_ERROR = 2
+EXIT_SIGNAL = 128
 
 
 def entry(main: Callable[[], None]) -> None:
@@ -25,7 +26,10 @@ def entry(main: Callable[[], None]) -> None:
 
 
 def stop(error: Exception) -> None:
-    """Prints one line to standard error and exits with `EXIT_USER_ERROR`."""
+    """Prints one line to standard error and exits: with `EXIT_USER_ERROR`, or by a shell's custom with 128 + signal."""
+    if isinstance(error, StoppedError):
+        print(one_line(error), file=sys.stderr, flush=True)
+        sys.exit(EXIT_SIGNAL + error.signal)
     print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
     sys.exit(EXIT_USER_ERROR)
 

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,17 +27,27 @@ PACKAGES = (
 
 
 class Meter:
-    """Wall time and peak memory from its creation on."""
+    """Wall time and peak memory from its creation on, and of the earlier processes whose work it goes on with."""
 
     def __init__(self) -> None:
         reset_peak_memory()
         self.began = time.perf_counter()
+        self.earlier_seconds = 0.0
+        self.earlier_peak = 0.0
+        self.interruptions = 0
+
+    def go_on(self, facts: Mapping[str, Any]) -> None:
+        """Adds what an earlier process had spent when it wrote a checkpoint (its `facts`)."""
+        self.earlier_seconds = facts["wall_seconds"]
+        self.earlier_peak = facts["peak_memory_gib"]
+        self.interruptions = facts["interruptions"] + 1
 
     def facts(self) -> dict[str, Any]:
-        """Wall seconds, peak memory in GiB, date, hardware and versions of packages."""
+        """Wall seconds, peak memory in GiB, how often it was interrupted, date, hardware and versions of packages."""
         return {
-            "wall_seconds": round(time.perf_counter() - self.began, 3),
-            "peak_memory_gib": round(peak_memory_gib(), 3),
+            "wall_seconds": round(self.earlier_seconds + time.perf_counter() - self.began, 3),
+            "peak_memory_gib": round(max(self.earlier_peak, peak_memory_gib()), 3),
+            "interruptions": self.interruptions,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": {
                 "platform": platform.platform(),

@@ -17,6 +17,7 @@ from tslrec import ranks
 from tslrec.allocator import keep_freed_memory, use_large_pages
 from tslrec.artifacts import Artifact, ArtifactStore, write_json
 from tslrec.check import check, check_catalogue
+from tslrec.checkpoints import Checkpoints
 from tslrec.composition import Composer, to_config
 from tslrec.config import Config
 from tslrec.entry import stop
@@ -188,17 +189,19 @@ class MethodRun:
             llm_identity=None if self.llm is None else self.llm.identity,
         )
         meter = Meter()
+        checkpoints = Checkpoints(self.store.checkpoints(recipe), self.tell)
         artifact = self.store.produce(
             recipe,
-            lambda folder: self.compute(stage, module.run, config, folder, dashboard),
+            lambda folder: self.compute(stage, module.run, config, folder, dashboard, checkpoints, meter),
             lambda: {**meter.facts(), "processes": ranks.process_place()[1] if module.TOGETHER else 1},
             together=module.TOGETHER,
         )
         said = "reused" if artifact.reused else f"computed in {artifact.manifest['wall_seconds']:.1f} s"
-        self.console.print(
-            f"{self.config.method.name} · {stage}: {said}, {artifact.folder}", highlight=False, soft_wrap=True
-        )
+        self.tell(f"{self.config.method.name} · {stage}: {said}, {artifact.folder}")
         return artifact
+
+    def tell(self, line: str) -> None:
+        self.console.print(line, highlight=False, soft_wrap=True)
 
     def source_of_stage(self, stage: str) -> Config:
         """Stages before the fusion speak of the source model, but keep this run's language model and K."""
@@ -215,6 +218,8 @@ class MethodRun:
         config: Config,
         folder: Path,
         dashboard: Dashboard,
+        checkpoints: Checkpoints,
+        meter: Meter,
     ) -> dict[str, Any]:
         import lightning
 
@@ -230,7 +235,9 @@ class MethodRun:
             seed=seed,
             folder=folder,
             inputs={name: artifact.folder for name, artifact in self.artifacts.items()},
-            make_trainer=StageTrainers(config.trainer, name, folder, dashboard.loggers(stage)),
+            make_trainer=StageTrainers(
+                config.trainer, name, folder, dashboard.loggers(stage), checkpoints=checkpoints, meter=meter
+            ),
         )
         return run_stage(context)
 

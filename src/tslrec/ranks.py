@@ -14,10 +14,11 @@ import secrets
 import threading
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 JOB = "TSLREC_JOB"
@@ -93,9 +94,36 @@ def in_any_process(happened: Tensor) -> bool:
     Args:
         happened: a single bool, on the device that this process computes on.
     """
-    import torch.distributed
+    return any_in_any_process([happened], happened.device)[0]
 
-    if process_place()[1] > 1:
-        happened = happened.int()
-        torch.distributed.all_reduce(happened, torch.distributed.ReduceOp.MAX)
-    return bool(happened)
+
+def any_in_any_process(happened: Sequence[bool | Tensor], device: torch.device) -> list[bool]:
+    """The same of several things at once.
+
+    Args:
+        happened: single bools.
+        device: that this process computes on.
+    """
+    if process_place()[1] == 1:
+        return [bool(each) for each in happened]
+    import torch
+
+    together = torch.tensor([int(each) for each in happened], device=device)
+    torch.distributed.all_reduce(together, torch.distributed.ReduceOp.MAX)
+    return [bool(each) for each in together]
+
+
+def sum_over_processes(mine: Tensor, device: torch.device) -> Tensor:
+    """The sum of a tensor over all processes, which all get, on the CPU.
+
+    Args:
+        mine: this process's.
+        device: that this process computes on.
+    """
+    if process_place()[1] == 1:
+        return mine.cpu().clone()
+    import torch
+
+    together = mine.to(device, copy=True)
+    torch.distributed.all_reduce(together)
+    return together.cpu()

@@ -12,10 +12,16 @@ import lightning
 import torch
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 
+from tslrec.checkpoints import Checkpoints
 from tslrec.config import TrainerConfig
+from tslrec.finite import FiniteGradients
+from tslrec.measuring import Meter
+from tslrec.resuming import Resuming
+from tslrec.stage_log import StageLog
+from tslrec.state_files import StateFiles
 
 
 class StageProgress(RichProgressBar):
@@ -53,13 +59,26 @@ class StageTrainers:
         stage: names the progress bar.
         folder: where the CSV logs go: `log/metrics.csv`.
         dashboards: further loggers.
+        checkpoints: where an interrupted training goes on; None keeps none.
+        meter: what the stage costs.
     """
 
-    def __init__(self, config: TrainerConfig, stage: str, folder: Path, dashboards: Sequence[Logger] = ()) -> None:
+    def __init__(
+        self,
+        config: TrainerConfig,
+        stage: str,
+        folder: Path,
+        dashboards: Sequence[Logger] = (),
+        *,
+        checkpoints: Checkpoints | None = None,
+        meter: Meter | None = None,
+    ) -> None:
         self.config = config
         self.stage = stage
         self.folder = folder
         self.dashboards = list(dashboards)
+        self.checkpoints = checkpoints
+        self.meter = meter or Meter()
 
     def __call__(
         self,
@@ -71,6 +90,12 @@ class StageTrainers:
     ) -> lightning.Trainer:
         quieten()
         strategy = self.config.llm_strategy if llm else self.config.strategy
+        log = StageLog(self.folder)
+        own: list[lightning.Callback] = [OwnDraws(), FiniteGradients(self.stage), StageProgress(self.stage)]
+        if self.checkpoints is not None:
+            seconds = self.config.checkpoint_seconds
+            # Last, so that what it writes holds what the others did in the same step.
+            own.append(Resuming(self.stage, self.checkpoints, every_seconds=seconds, stage_log=log, meter=self.meter))
         return lightning.Trainer(
             accelerator=self.config.accelerator,
             devices=self.config.devices,
@@ -78,8 +103,9 @@ class StageTrainers:
             strategy=make_strategy(strategy),
             precision=self.config.llm_precision if llm else self.config.precision,  # type: ignore[arg-type]
             max_epochs=max_epochs,
-            callbacks=[*callbacks, OwnDraws(), StageProgress(self.stage)],
-            logger=[CSVLogger(self.folder, name="log", version=""), *self.dashboards],
+            callbacks=[*callbacks, *own],
+            plugins=[StateFiles()],
+            logger=[log, *self.dashboards],
             gradient_clip_val=gradient_clip,
             log_every_n_steps=1,
             num_sanity_val_steps=0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -16,15 +17,17 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from conftest import make_interactions
+from tslrec.checkpoints import Checkpoints
 from tslrec.config import Config, DataConfig, LLMConfig, LoraConfig, MethodConfig, SFTConfig, TrainerConfig
 from tslrec.errors import UserError
 from tslrec.interactions import Interactions
-from tslrec.llm.data import PreferenceDataModule, training_histories, window_preferences
+from tslrec.llm.data import PreferenceBatch, PreferenceDataModule, training_histories, window_preferences
 from tslrec.llm.packing import Packer
 from tslrec.preferences import user_preferences
 from tslrec.stages import sft
 from tslrec.stages.context import StageContext
 from tslrec.stages.sft import rate_at, squared_error, top_category_is_right
+from tslrec.trainers import StageTrainers
 
 NUM_CLUSTERS, PER_CLUSTER = 4, 5
 CLUSTERS_I = np.array([-1, *np.repeat(np.arange(NUM_CLUSTERS), PER_CLUSTER)])
@@ -230,15 +233,49 @@ def test_an_epoch_shows_each_user_once_with_its_own_target() -> None:
     assert sorted(shown) == sorted(expected)
 
 
-def test_processes_share_each_step_without_overlap() -> None:
-    from tslrec.llm.data import PreferenceBatches
+def test_processes_share_each_step_without_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    def batches(rank: int, world_size: int) -> list[PreferenceBatch]:
+        monkeypatch.setattr("tslrec.sampling.process_place", lambda: (rank, world_size))
+        return list(data_module(market(21), batch_size=10).train_dataloader())
 
-    data = data_module(market(21), batch_size=10)
-    whole = list(PreferenceBatches(data, 0, 1))
-    shares = [list(PreferenceBatches(data, rank, 2)) for rank in range(2)]
-    assert [batch.num_users for batch in whole] == [10, 10, 1]
-    # A last user alone would leave one process without any.
-    assert [batch.num_users for batch in shares[0]] == [10, 11]
+    whole = batches(0, 1)
+    shares = [batches(rank, 2) for rank in range(2)]
+    for each in (whole, *shares):
+        assert [batch.num_users for batch in each] == [10, 10, 1]
     first_step = torch.cat([share[0].targets_BK for share in shares])
     assert sorted(first_step.tolist()) == sorted(whole[0].targets_BK.tolist())
-    assert sum(len(share[1].targets_BK) for share in shares) == 11
+    # A last user alone is run by both, and counted by one.
+    assert [share[2].counted for share in shares] == [True, False]
+    assert torch.equal(shares[0][2].targets_BK, shares[1][2].targets_BK)
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(make_context: MakeContext, tmp_path: Path) -> None:
+    class KilledError(Exception):
+        pass
+
+    class Kill(lightning.Callback):
+        def __init__(self, step: int) -> None:
+            self.step = step
+
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            if trainer.global_step == self.step:
+                raise KilledError
+
+    def run(name: str, *callbacks: lightning.Callback) -> dict[str, Any]:
+        context = make_context(folder=name)
+        shutil.rmtree(context.folder)
+        checkpoints = Checkpoints(tmp_path / f"{name}.checkpoints", lambda line: None)
+        config = replace(context.config.trainer, checkpoint_seconds=0)
+        trainers = StageTrainers(config, "sft", context.folder, checkpoints=checkpoints)
+        trained = replace(context, make_trainer=lambda **settings: trainers(**{**settings, "callbacks": callbacks}))
+        return sft.run(trained)
+
+    whole = run("whole")
+    for step in (3, 17, 40):
+        with pytest.raises(KilledError):
+            run("killed", Kill(step))
+    killed = run("killed")
+    assert {**killed, "training_seconds": 0} == {**whole, "training_seconds": 0}
+    assert (tmp_path / "killed/log/metrics.csv").read_bytes() == (tmp_path / "whole/log/metrics.csv").read_bytes()
+    expected = weights_of(tmp_path / "whole")
+    assert all(np.array_equal(array, expected[name]) for name, array in weights_of(tmp_path / "killed").items())

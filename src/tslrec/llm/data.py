@@ -5,7 +5,7 @@ Shapes: B users of a batch, U users, K clusters, I items.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import lightning
@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
 
 from tslrec.interactions import Interactions
 from tslrec.llm.packing import PackedExamples, Packer
+from tslrec.sampling import RandomBatches, own_share
+from tslrec.sequences import Batches
 
 
 class PreferenceBatch(NamedTuple):
@@ -25,11 +26,13 @@ class PreferenceBatch(NamedTuple):
     Attributes:
         examples: their histories.
         targets_BK: float32, the normalised interaction frequency vectors.
+        counted: whether they count; where a step has fewer users than there are processes, one is run twice.
         num_users: of the step, over all processes.
     """
 
     examples: PackedExamples
     targets_BK: Tensor
+    counted: bool
     num_users: int
 
 
@@ -61,56 +64,22 @@ class PreferenceDataModule(lightning.LightningDataModule):
         self.histories = training_histories(interactions, max_len)
         self.targets_UK = targets_UK
         self.packer = packer
-        self.batch_size = batch_size
         self.seed = seed
+        self.batches = Batches(RandomBatches(len(self.histories), batch_size, seed), self.collate)
 
-    def train_dataloader(self) -> DataLoader[PreferenceBatch]:
-        return DataLoader(PreferenceBatches(self, self.rank, self.world_size), batch_size=None)
+    def train_dataloader(self) -> Batches[PreferenceBatch]:
+        return self.batches
+
+    def collate(self, users_B: NDArray[np.int64]) -> PreferenceBatch:
+        """This process's share of one step."""
+        mine_B, counted = own_share(users_B)
+        examples = self.packer([self.histories[user] for user in mine_B])
+        return PreferenceBatch(examples, torch.from_numpy(self.targets_UK[mine_B]), counted, len(users_B))
 
     def sample(self, num_users: int) -> PackedExamples:
         """Some users, drawn at random, the same in every process."""
         users = np.random.default_rng(self.seed).permutation(len(self.histories))[:num_users]
         return self.packer([self.histories[user] for user in users])
-
-    @property
-    def rank(self) -> int:
-        return self.trainer.global_rank if self.trainer is not None else 0
-
-    @property
-    def world_size(self) -> int:
-        return self.trainer.world_size if self.trainer is not None else 1
-
-    @property
-    def epoch(self) -> int:
-        return self.trainer.current_epoch if self.trainer is not None else 0
-
-
-class PreferenceBatches(IterableDataset[PreferenceBatch]):
-    """The batches of an epoch."""
-
-    def __init__(self, data: PreferenceDataModule, rank: int, world_size: int) -> None:
-        self.data = data
-        self.rank = rank
-        self.world_size = world_size
-
-    def __len__(self) -> int:
-        return len(self._splits()) + 1
-
-    def __iter__(self) -> Iterator[PreferenceBatch]:
-        data = self.data
-        order = np.random.default_rng([data.seed, data.epoch]).permutation(len(data.histories))
-        for users in np.split(order, self._splits()):
-            mine_B = users[self.rank :: self.world_size]
-            examples = data.packer([data.histories[user] for user in mine_B])
-            yield PreferenceBatch(examples, torch.from_numpy(data.targets_UK[mine_B]), len(users))
-
-    def _splits(self) -> list[int]:
-        """Where batches begin, the first not counted; a last batch too small for all processes joins its neighbour."""
-        num_users = len(self.data.histories)
-        splits = list(range(self.data.batch_size, num_users, self.data.batch_size))
-        if splits and num_users - splits[-1] < self.world_size:
-            splits.pop()
-        return splits
 
 
 def training_histories(interactions: Interactions, max_len: int) -> list[NDArray[np.int64]]:

@@ -6,7 +6,7 @@ Shapes: B rows, L positions, D hidden size, I items (row 0 of a table is padding
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import lightning
 import torch
@@ -18,7 +18,7 @@ from tslrec.errors import UserError
 from tslrec.interactions import PADDING
 from tslrec.losses import softmax_loss
 from tslrec.metrics import RankingMetrics, target_ranks
-from tslrec.ranks import in_any_process, process_place
+from tslrec.ranks import in_any_process, process_place, sum_over_processes
 from tslrec.sampled_softmax import Negatives, NegativeSampler, sampled_softmax_loss
 from tslrec.sequences import SequenceBatch, TrainingBatch
 
@@ -42,6 +42,8 @@ class NextItemModule(lightning.LightningModule):
         self.sampler = sampler
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
+        self.loss_sums = torch.zeros(2, dtype=torch.float64)
+        """Of this epoch and this process: the loss, summed over targets, and their number."""
         self.validation_metrics = RankingMetrics()
         self.test_metrics = RankingMetrics()
 
@@ -79,9 +81,23 @@ class NextItemModule(lightning.LightningModule):
                 f"the loss is not finite at step {self.global_step} of epoch {self.current_epoch}; "
                 "lower training.learning_rate"
             )
-        weight = batch.num_targets
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=weight, prog_bar=True, sync_dist=True)
+        share = batch.num_targets / world_size
+        self.loss_sums += torch.tensor([float(loss.detach()) * share, share], dtype=torch.float64)
+        self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=batch.num_targets)
         return loss + self.backbone.regularization(table_ID if negatives is None else None)
+
+    def on_train_epoch_end(self) -> None:
+        """Summed by hand, since Lightning's own mean over an epoch would begin anew in the middle of one."""
+        total, targets = sum_over_processes(self.loss_sums, self.device)
+        self.loss_sums.zero_()
+        self.log("train/loss", total / targets)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["loss_sums"] = sum_over_processes(self.loss_sums, self.device)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.global_rank == 0:
+            self.loss_sums = checkpoint["loss_sums"]
 
     def validation_step(self, batch: SequenceBatch, batch_idx: int) -> None:
         self.rank(batch, self.validation_metrics)

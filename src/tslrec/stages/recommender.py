@@ -14,6 +14,7 @@ from tslrec.check import MODEL_KEYS
 from tslrec.config import TrainingConfig
 from tslrec.interactions import Interactions
 from tslrec.item_embedding import ItemEmbedding
+from tslrec.resuming import fit
 from tslrec.sampled_softmax import NegativeSampler
 from tslrec.sequences import SequenceDataModule
 from tslrec.stages.context import StageContext
@@ -82,7 +83,7 @@ def train_recommender(
     )
     best, callbacks = selection_callbacks(config.selection, config.patience)
     trainer = context.make_trainer(max_epochs=config.max_epochs, callbacks=callbacks)
-    trainer.fit(module, data)
+    fit(trainer, module, data)
     best.restore(module)
     tested = trainer.test(module, data, verbose=False)[0]
     if trainer.is_global_zero:

@@ -12,7 +12,7 @@ MONITORED = "validation/{protocol}/NDCG@10"
 
 
 class BestWeights(lightning.Callback):
-    """A copy in memory of the weights at the best evaluation so far; no checkpoint file is written or read.
+    """A copy in memory of the weights at the best evaluation so far; part of a checkpoint, as every callback's state.
 
     Attributes:
         epoch: the epoch of the best evaluation, from 0.
@@ -31,6 +31,12 @@ class BestWeights(lightning.Callback):
             self.epoch = trainer.current_epoch
             self.metrics = now
             self.weights = {name: value.detach().cpu().clone() for name, value in pl_module.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "metrics": self.metrics, "weights": self.weights}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.epoch, self.metrics, self.weights = (state_dict[name] for name in ("epoch", "metrics", "weights"))
 
     def restore(self, module: lightning.LightningModule) -> None:
         """Puts the best weights back."""

@@ -22,7 +22,8 @@ from tslrec.llm.data import PreferenceBatch, PreferenceDataModule, training_hist
 from tslrec.llm.packing import PackedExamples
 from tslrec.llm.preference_model import PreferenceLLM
 from tslrec.llm.source import resolve
-from tslrec.ranks import in_any_process
+from tslrec.ranks import in_any_process, sum_over_processes
+from tslrec.resuming import fit
 from tslrec.stages.context import StageContext
 
 VERSION = 1
@@ -42,6 +43,8 @@ class PreferenceSFTModule(lightning.LightningModule):
         model: what is trained.
         mean_preference_K: the mean target over all users; predicting it for everybody is the error to beat.
         sample: users by whom the group head's inputs are standardised before the first step.
+        num_steps: optimizer steps of the whole training. Lightning's own estimate would set up the data before a
+            checkpoint can tell them where to go on.
         learning_rate: at its peak, after the warm-up.
         weight_decay: AdamW's; 0 makes it the paper's Adam.
         warmup: share of the steps.
@@ -56,6 +59,7 @@ class PreferenceSFTModule(lightning.LightningModule):
         mean_preference_K: Tensor,
         sample: PackedExamples,
         *,
+        num_steps: int,
         learning_rate: float,
         weight_decay: float = 0.0,
         warmup: float = 0.05,
@@ -65,16 +69,33 @@ class PreferenceSFTModule(lightning.LightningModule):
         self.save_hyperparameters(ignore=["model", "mean_preference_K", "sample"])
         self.model = model
         self.sample = sample
+        self.num_steps = num_steps
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.warmup = warmup
         self.reduction = reduction
         self.register_buffer("mean_preference_K", mean_preference_K, persistent=False)
         self.totals = TrainingTotals()
+        # Checkpoints hold no frozen weights.
+        self.strict_loading = False
 
     def on_train_start(self) -> None:
-        """Only here is the model where it computes."""
-        self.model.calibrate(self.sample.to(self.device))
+        """Only here is the model where it computes; a training that goes on is calibrated already."""
+        if self.global_step == 0:
+            self.model.calibrate(self.sample.to(self.device))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps only what is trained, or calibrated: the frozen language model is known by its source."""
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: value for name, value in state.items() if name in trained}
+        checkpoint["calibration"] = (self.model.centre_H, self.model.spread_H)
+        checkpoint["totals"] = sum_over_processes(self.totals.sums, self.device)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.model.centre_H, self.model.spread_H = (each.to(self.device) for each in checkpoint["calibration"])
+        if self.global_rank == 0:
+            self.totals.sums = checkpoint["totals"]
 
     def training_step(self, batch: PreferenceBatch, batch_idx: int) -> Tensor:
         """One optimizer step over this process's share of its users.
@@ -84,7 +105,7 @@ class PreferenceSFTModule(lightning.LightningModule):
         """
         logits_BK = self.model(batch.examples).logits_BK
         errors_B = squared_error(logits_BK, batch.targets_BK)
-        total = errors_B.sum()
+        total = errors_B.sum() * batch.counted
         step = self.global_step
         if in_any_process(~torch.isfinite(total)):
             raise UserError(
@@ -95,10 +116,14 @@ class PreferenceSFTModule(lightning.LightningModule):
         with torch.no_grad():
             constant_B = (batch.targets_BK - self.mean_preference_K.float()).square().sum(dim=1)
             right_B = top_category_is_right(logits_BK, batch.targets_BK)
-        final = step >= self.trainer.estimated_stepping_batches * (1 - FINAL_SHARE)
-        self.totals.add(errors_B.detach(), constant_B, right_B, tokens=batch.examples.num_tokens, final=final)
-        self.log("loss", errors_B.detach().mean(), prog_bar=True, batch_size=len(errors_B))
-        self.log("constant_loss", constant_B.mean(), batch_size=len(errors_B))
+        final = step >= self.num_steps * (1 - FINAL_SHARE)
+        if batch.counted:
+            self.totals.add(errors_B.detach(), constant_B, right_B, tokens=batch.examples.num_tokens, final=final)
+        loss = float(errors_B.detach().mean())
+        self.log("loss", loss, prog_bar=True, logger=False, batch_size=len(errors_B))
+        # At once, since Lightning would log a step only after the checkpoint that follows it.
+        for logger in self.loggers:
+            logger.log_metrics({"loss": loss, "constant_loss": float(constant_B.mean())}, step)
         return total * scale
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -106,8 +131,7 @@ class PreferenceSFTModule(lightning.LightningModule):
         optimizer = torch.optim.AdamW(
             self.model.trainable_parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
         )
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, steps, self.warmup))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, self.num_steps, self.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
@@ -185,6 +209,7 @@ def run(context: StageContext) -> dict[str, Any]:
         model,
         torch.from_numpy(targets_UK.mean(axis=0)),
         data.sample(CALIBRATION_USERS),
+        num_steps=len(data.batches) * sft.max_epochs,
         learning_rate=sft.learning_rate,
         weight_decay=sft.weight_decay,
         warmup=sft.warmup,
@@ -195,13 +220,13 @@ def run(context: StageContext) -> dict[str, Any]:
     trainer = context.make_trainer(max_epochs=sft.max_epochs, llm=True, gradient_clip=sft.gradient_clip)
     model.train()
     started = time.perf_counter()
-    trainer.fit(module, data)
+    fit(trainer, module, data)
     seconds = time.perf_counter() - started
-    sums = trainer.strategy.reduce(module.totals.sums.to(trainer.strategy.root_device), reduce_op="sum")
+    sums = sum_over_processes(module.totals.sums, trainer.strategy.root_device)
     if trainer.is_global_zero:
         save_trained(model, context.folder, source)
     return {
-        **module.totals.metrics(torch.as_tensor(sums).cpu()),
+        **module.totals.metrics(sums),
         "trainable_parameters": trainable,
         "trainable_share": trainable / total,
         "training_seconds": seconds,

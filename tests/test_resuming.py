@@ -1,0 +1,255 @@
+"""A training that was interrupted ends as one that was not; whatever lies on disk is verified or refused."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from scenarios import MAX_LEN, NUM_ITEMS, SIZE, data_module, market
+from tslrec.backbones.caser import Caser
+from tslrec.backbones.fmlp import FMLPRec
+from tslrec.backbones.gru4rec import GRU4Rec
+from tslrec.backbones.sasrec import SASRec
+from tslrec.checkpoints import STATE, Checkpoints
+from tslrec.config import TrainerConfig
+from tslrec.errors import StoppedError, UserError
+from tslrec.item_embedding import IdEmbedding
+from tslrec.resuming import fit
+from tslrec.sampled_softmax import NegativeSampler
+from tslrec.stages.next_item import NextItemModule
+from tslrec.stages.selection import selection_callbacks
+from tslrec.state_files import TENSORS, TREE
+from tslrec.trainers import StageTrainers
+
+EPOCHS = 3
+Kind = type[SASRec] | type[GRU4Rec] | type[Caser] | type[FMLPRec]
+Outcome = tuple[dict[str, torch.Tensor], dict[str, Any], bytes]
+
+
+class KilledError(Exception):
+    """Takes the place of SIGKILL, which leaves no time for anything either."""
+
+
+class Interrupt(lightning.Callback):
+    """Interrupts a training after some steps, or in an evaluation."""
+
+    def __init__(self, step: int, how: Callable[[], None], *, validating: bool = False) -> None:
+        self.step = step
+        self.how = how
+        self.validating = validating
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if not self.validating and trainer.global_step == self.step:
+            self.how()
+
+    def on_validation_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if self.validating and trainer.global_step >= self.step:
+            self.how()
+
+
+def kill() -> None:
+    raise KilledError
+
+
+def send(number: int) -> Callable[[], None]:
+    return lambda: os.kill(os.getpid(), number)
+
+
+def training(
+    folder: Path,
+    interrupt: Interrupt | None = None,
+    *,
+    kind: Kind = SASRec,
+    num_negatives: int | None = None,
+    every_seconds: float = 0.0,
+    told: list[str] | None = None,
+) -> Outcome:
+    """A training with dropout and early stopping: its weights, its best evaluation and its log."""
+    lightning.seed_everything(3, verbose=False)
+    data = data_module(market(31), all_positions=kind.causal)
+    module = NextItemModule(
+        kind(IdEmbedding(NUM_ITEMS, SIZE), 100, MAX_LEN),
+        learning_rate=1e-2,
+        weight_decay=0.0,
+        sampler=None
+        if num_negatives is None
+        else NegativeSampler(
+            np.bincount(data.interactions.items, minlength=NUM_ITEMS + 1), num_negatives=num_negatives, exponent=0.5
+        ),
+    )
+    best, callbacks = selection_callbacks("masked", patience=10)
+    log = folder / "stage"
+    if log.exists():
+        # As the artifact store does with what a killed process left.
+        shutil.rmtree(log)
+    trainer = StageTrainers(
+        TrainerConfig("cpu", checkpoint_seconds=every_seconds),
+        "test",
+        log,
+        checkpoints=Checkpoints(folder / "stage.checkpoints", (told if told is not None else []).append),
+    )(max_epochs=EPOCHS, callbacks=[*callbacks, *([interrupt] if interrupt else [])])
+    fit(trainer, module, data)
+    weights = {name: value.clone() for name, value in module.state_dict().items()}
+    state = {"best": best.state_dict(), "stopping": callbacks[1].state_dict(), "steps": trainer.global_step}
+    return weights, state, (log / "log" / "metrics.csv").read_bytes()
+
+
+def assert_same(found: Outcome, expected: Outcome) -> None:
+    """Bit for bit."""
+    assert found[0].keys() == expected[0].keys()
+    assert all(torch.equal(found[0][name], expected[0][name]) for name in expected[0])
+    assert found[1]["steps"] == expected[1]["steps"]
+    assert found[1]["best"]["epoch"] == expected[1]["best"]["epoch"]
+    assert found[1]["best"]["metrics"] == expected[1]["best"]["metrics"]
+    weights = expected[1]["best"]["weights"]
+    assert all(torch.equal(found[1]["best"]["weights"][name], weights[name]) for name in weights)
+    assert found[1]["stopping"] == expected[1]["stopping"]
+    assert found[2] == expected[2]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return training(tmp_path_factory.mktemp("whole"))
+
+
+def test_killed_at_any_step_it_ends_as_if_it_had_not_been(whole: Outcome, tmp_path: Path) -> None:
+    steps = whole[1]["steps"]
+    assert steps > 2 * EPOCHS
+    assert b"nan" not in whole[2]
+    for step in range(1, steps, 2):
+        folder = tmp_path / str(step)
+        with pytest.raises(KilledError):
+            training(folder, Interrupt(step, kill))
+        assert_same(training(folder), whole)
+
+
+def test_killed_again_and_again_it_ends_as_if_it_had_not_been(whole: Outcome, tmp_path: Path) -> None:
+    for step in range(2, whole[1]["steps"], 3):
+        with pytest.raises(KilledError):
+            training(tmp_path, Interrupt(step, kill))
+    assert_same(training(tmp_path), whole)
+
+
+def test_killed_in_a_validation_it_ends_as_if_it_had_not_been(whole: Outcome, tmp_path: Path) -> None:
+    for number, step in enumerate((1, whole[1]["steps"])):
+        with pytest.raises(KilledError):
+            training(tmp_path / str(number), Interrupt(step, kill, validating=True))
+        assert_same(training(tmp_path / str(number)), whole)
+
+
+@pytest.mark.parametrize("kind", [GRU4Rec, Caser, FMLPRec])
+def test_every_backbone_goes_on(kind: Kind, tmp_path: Path) -> None:
+    expected = training(tmp_path / "whole", kind=kind)
+    with pytest.raises(KilledError):
+        training(tmp_path / "killed", Interrupt(expected[1]["steps"] // 2, kill), kind=kind)
+    assert_same(training(tmp_path / "killed", kind=kind), expected)
+
+
+def test_the_negatives_of_a_sampled_softmax_go_on(tmp_path: Path) -> None:
+    expected = training(tmp_path / "whole", num_negatives=5)
+    with pytest.raises(KilledError):
+        training(tmp_path / "killed", Interrupt(5, kill), num_negatives=5)
+    assert_same(training(tmp_path / "killed", num_negatives=5), expected)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_writes_a_checkpoint_and_ends_the_run_with_its_number(
+    number: int, whole: Outcome, tmp_path: Path
+) -> None:
+    before = signal.getsignal(number)
+    told: list[str] = []
+    with pytest.raises(StoppedError, match=r"stopped by SIG\w+ at step 4; the same command goes on") as stopped:
+        training(tmp_path, Interrupt(3, send(number)), every_seconds=1e9)
+    assert stopped.value.signal == number
+    assert signal.getsignal(number) == before
+    assert [each.name for each in tmp_path.glob("stage.checkpoints/*")] == ["step-000000004"]
+    assert_same(training(tmp_path, told=told), whole)
+    assert told == ["test: goes on from step 4"]
+
+
+def test_a_signal_in_a_validation_ends_the_run_there(whole: Outcome, tmp_path: Path) -> None:
+    with pytest.raises(StoppedError):
+        training(tmp_path, Interrupt(1, send(signal.SIGTERM), validating=True))
+    assert_same(training(tmp_path), whole)
+
+
+@pytest.mark.parametrize("name", [TREE, TENSORS])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing"])
+def test_a_damaged_checkpoint_is_named_and_its_predecessor_taken(
+    name: str, damage: str, whole: Outcome, tmp_path: Path
+) -> None:
+    with pytest.raises(KilledError):
+        training(tmp_path, Interrupt(5, kill))
+    newest, _ = sorted(tmp_path.glob("stage.checkpoints/step-*"), reverse=True)
+    spoil(newest / STATE / name, damage)
+    told: list[str] = []
+    assert_same(training(tmp_path, told=told), whole)
+    assert len(told) == 2
+    assert told[0].startswith("checkpoint passed over: ")
+    assert str(newest / STATE / name) in told[0]
+    assert told[1].startswith("test: goes on from step ")
+
+
+def spoil(path: Path, damage: str) -> None:
+    content = bytearray(path.read_bytes())
+    if damage == "missing":
+        path.unlink()
+        return
+    if damage == "flipped":
+        content[len(content) // 2] ^= 1
+    path.write_bytes(content if damage == "flipped" else content[: len(content) // 2])
+
+
+def test_without_a_whole_checkpoint_it_begins_anew(whole: Outcome, tmp_path: Path) -> None:
+    with pytest.raises(KilledError):
+        training(tmp_path, Interrupt(5, kill))
+    for path in tmp_path.glob("stage.checkpoints/*/manifest.json"):
+        path.write_text("{")
+    told: list[str] = []
+    assert_same(training(tmp_path, told=told), whole)
+    assert len(told) == 2
+
+
+def test_a_checkpoint_holds_nothing_that_executes(tmp_path: Path) -> None:
+    with pytest.raises(KilledError):
+        training(tmp_path, Interrupt(3, kill))
+    names = {path.name for path in tmp_path.rglob("*.checkpoints/**/*") if path.is_file()}
+    assert names == {TREE, TENSORS, "manifest.json"}
+    newest = max(tmp_path.glob("stage.checkpoints/step-*"))
+    assert load_file(newest / STATE / TENSORS)
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+    with pytest.raises(KilledError):
+        training(tmp_path, Interrupt(8, kill))
+    assert len(list(tmp_path.glob("stage.checkpoints/*"))) == 2
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_step(tmp_path: Path) -> None:
+    class Poison(lightning.Callback):
+        seen: dict[str, torch.Tensor]
+
+        def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
+            if trainer.global_step == 2:
+                pl_module.backbone.item_embedding.weight.grad[3, 0] = float("inf")
+                self.seen = {name: value.clone() for name, value in pl_module.state_dict().items()}
+                self.module = pl_module
+
+    poison = Poison()
+    trainer = StageTrainers(TrainerConfig("cpu"), "base backbone", tmp_path)(max_epochs=1, callbacks=[poison])
+    module = NextItemModule(SASRec(IdEmbedding(NUM_ITEMS, SIZE), 100, MAX_LEN), learning_rate=1e-2, weight_decay=0.0)
+    with pytest.raises(UserError, match=r"base backbone: the gradient is not finite at step 2 \(epoch 0, batch 2\)"):
+        trainer.fit(module, data_module(market(31)))
+    assert all(torch.equal(value, poison.seen[name]) for name, value in module.state_dict().items())
