@@ -1,7 +1,7 @@
 """FMLP-Rec's encoder as its authors compute it, for the side that it is compared on: RecBole has none.
 
-Every layer computes every position, and the filter goes through the FFT. Where torch has a faster kernel for the same
-numbers (layer norm, gelu) it is used, so this side is not slower than it need be. A test holds it to the golden file;
+Every layer computes every position, the filter goes through the FFT, and layer norm and gelu are written out in
+elementary operations, as in the authors' code, which is what its users run. A test holds it to the golden file;
 parameters have the authors' names.
 
 Shapes: B sequences, L positions, D hidden size, F = L // 2 + 1 frequencies.
@@ -9,11 +9,31 @@ Shapes: B sequences, L positions, D hidden size, F = L // 2 + 1 frequencies.
 
 from __future__ import annotations
 
+import math
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 LAYER_NORM_EPS = 1e-12
+
+
+class LayerNorm(nn.Module):
+    """Over the last dimension, with the biased variance."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(hidden_size))
+        self.bias = nn.Parameter(torch.zeros(hidden_size))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        mean = hidden.mean(dim=-1, keepdim=True)
+        variance = (hidden - mean).pow(2).mean(dim=-1, keepdim=True)
+        return self.weight * ((hidden - mean) / torch.sqrt(variance + LAYER_NORM_EPS)) + self.bias
+
+
+def gelu(hidden: Tensor) -> Tensor:
+    """The exact one."""
+    return hidden * 0.5 * (1.0 + torch.erf(hidden / math.sqrt(2.0)))
 
 
 class FilterLayer(nn.Module):
@@ -23,7 +43,7 @@ class FilterLayer(nn.Module):
         super().__init__()
         self.complex_weight = nn.Parameter(0.02 * torch.randn(1, max_len // 2 + 1, hidden_size, 2))
         self.out_dropout = nn.Dropout(dropout)
-        self.LayerNorm = nn.LayerNorm(hidden_size, eps=LAYER_NORM_EPS)
+        self.LayerNorm = LayerNorm(hidden_size)
 
     def forward(self, hidden_BLD: Tensor) -> Tensor:
         spectrum_BFD = torch.fft.rfft(hidden_BLD, dim=1, norm="ortho") * torch.view_as_complex(self.complex_weight)
@@ -39,10 +59,10 @@ class Intermediate(nn.Module):
         self.dense_1 = nn.Linear(hidden_size, 4 * hidden_size)
         self.dense_2 = nn.Linear(4 * hidden_size, hidden_size)
         self.dropout = nn.Dropout(dropout)
-        self.LayerNorm = nn.LayerNorm(hidden_size, eps=LAYER_NORM_EPS)
+        self.LayerNorm = LayerNorm(hidden_size)
 
     def forward(self, hidden_BLD: Tensor) -> Tensor:
-        return self.LayerNorm(self.dropout(self.dense_2(F.gelu(self.dense_1(hidden_BLD)))) + hidden_BLD)
+        return self.LayerNorm(self.dropout(self.dense_2(gelu(self.dense_1(hidden_BLD)))) + hidden_BLD)
 
 
 class Layer(nn.Module):
@@ -74,7 +94,7 @@ class FMLPReference(nn.Module):
         super().__init__()
         self.item_embeddings = nn.Embedding(num_rows, hidden_size, padding_idx=0)
         self.position_embeddings = nn.Embedding(max_len, hidden_size)
-        self.LayerNorm = nn.LayerNorm(hidden_size, eps=LAYER_NORM_EPS)
+        self.LayerNorm = LayerNorm(hidden_size)
         self.dropout = nn.Dropout(dropout)
         self.item_encoder = Encoder(max_len, hidden_size, num_layers, dropout)
         for module in self.modules():

@@ -19,6 +19,7 @@ from floor import epoch_flops
 from growth import market
 from measure import MemoryAboveImports, evaluation_record, print_record, training_record
 from tslrec.allocator import keep_freed_memory, use_large_pages
+from tslrec.backbones.base import CausalBackbone
 from tslrec.config import DataConfig, TrainerConfig
 from tslrec.ingest import ingest
 from tslrec.interactions import Interactions
@@ -110,6 +111,7 @@ def measure(case: Case, load: Callable[[], Interactions], *, quick: bool = False
             batch_size=case.batch_size,
             eval_batch_size=EVAL_BATCH_SIZE,
             all_positions=backbone.causal,
+            packed=isinstance(backbone, CausalBackbone) and backbone.packs,
             seed=SEED,
         )
 

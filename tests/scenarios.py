@@ -46,9 +46,17 @@ def market(num_users: int) -> Interactions:
     )
 
 
-def data_module(interactions: Interactions, *, all_positions: bool = True, batch_size: int = 24) -> SequenceDataModule:
+def data_module(
+    interactions: Interactions, *, all_positions: bool = True, packed: bool = False, batch_size: int = 24
+) -> SequenceDataModule:
     return SequenceDataModule(
-        interactions, max_len=MAX_LEN, batch_size=batch_size, eval_batch_size=8, all_positions=all_positions, seed=1
+        interactions,
+        max_len=MAX_LEN,
+        batch_size=batch_size,
+        eval_batch_size=8,
+        all_positions=all_positions,
+        packed=packed,
+        seed=1,
     )
 
 
@@ -107,7 +115,7 @@ def train(
     **numbers: Any,
 ) -> Outcome:
     """Three epochs without dropout; the last batch of each has one instance."""
-    data = data_module(market(31), all_positions=all_positions)
+    data = data_module(market(31), all_positions=all_positions, packed=all_positions)
     batches: Any = data.batches.indices
     # As near as possible to what was asked for, so that one instance is left over.
     batches.batch_size = next(

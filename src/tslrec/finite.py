@@ -28,7 +28,8 @@ class FiniteGradients(lightning.Callback):
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if not gradients:
             return
-        largest = torch.stack(torch._foreach_norm(gradients)).max()
+        # Not the usual norm: squares of finite numbers can overflow.
+        largest = torch.stack(torch._foreach_norm(gradients, float("inf"))).max()
         if in_any_process(~torch.isfinite(largest)):
             raise UserError(
                 f"{self.stage}: the gradient is not finite at step {trainer.global_step} (epoch "

@@ -23,6 +23,7 @@ from tslrec.config import Config
 from tslrec.entry import stop
 from tslrec.errors import UserError
 from tslrec.measuring import Meter
+from tslrec.planning import print_plan_of
 from tslrec.recipes import data_recipe, file_sha256, stage_recipe, stage_seed
 from tslrec.report import MethodResult, print_report
 
@@ -44,6 +45,9 @@ def run(composed: DictConfig, overrides: list[str]) -> None:
         ranks.fall_silent()
     try:
         config = to_config(composed)
+        if config.plan:
+            print_plan_of(config, Console(quiet=not first))
+            return
         store = ArtifactStore(Path(config.artifacts), job, first)
         run_methods(config, Composer(overrides), store, Console(quiet=not first))
     except Exception as error:
@@ -60,15 +64,15 @@ def run_methods(config: Config, composer: Composer, store: ArtifactStore, consol
     Raises:
         UserError: for what a person can put right; before any training where it can be known by then.
     """
-    llm = resolve_llm(config)
+    others = [name for name in config.compare if name != config.method.name]
     choices: dict[str, Any] = {}
-    if llm is None and "sft" in config.method.stages:
+    planned = plan_methods(config, others, composer, choices)
+    llm = resolve_llm(config, planned)
+    if llm is None and any(uses_llm(each) for each in planned):
         choices["llm"] = config.fallback_llm
         config = composer.with_choices(choices)
-        llm = resolve_llm(config)
-    others = [name for name in config.compare if name != config.method.name]
-    planned = [composer.with_choices({**choices, "method": name}, drop=("fusion",)) for name in others]
-    planned.append(config)
+        planned = plan_methods(config, others, composer, choices)
+        llm = resolve_llm(config, planned)
     sources = [source_config(each, composer) for each in planned]
     for each in (*planned, *sources):
         check(each)
@@ -88,7 +92,17 @@ def run_methods(config: Config, composer: Composer, store: ArtifactStore, consol
     return results
 
 
-def resolve_llm(config: Config) -> ResolvedSource | None:
+def plan_methods(config: Config, others: list[str], composer: Composer, choices: Mapping[str, Any]) -> list[Config]:
+    """The configurations of the compared methods, and then the configured one's."""
+    return [*(composer.with_choices({**choices, "method": name}, drop=("fusion",)) for name in others), config]
+
+
+def uses_llm(config: Config) -> bool:
+    """Whether a stage of the method runs the language model."""
+    return not {"sft", "e4srec"}.isdisjoint(config.method.stages)
+
+
+def resolve_llm(config: Config, planned: list[Config]) -> ResolvedSource | None:
     """Where the language model's weights come from.
 
     Returns:
@@ -97,7 +111,7 @@ def resolve_llm(config: Config) -> ResolvedSource | None:
     Raises:
         UserError: if they cannot be had.
     """
-    if "sft" not in config.method.stages:
+    if not any(uses_llm(each) for each in planned):
         return None
     from tslrec.llm.source import resolve
 
@@ -171,7 +185,7 @@ class MethodRun:
             source_model=str(self.source.model["name"]),
             preset=self.config.preset,
             seed=self.config.seed,
-            llm=self.llm.description if self.llm is not None and "sft" in self.config.method.stages else None,
+            llm=self.llm.description if self.llm is not None and uses_llm(self.config) else None,
             stages={name: artifact for name, artifact in self.artifacts.items() if name != "data"},
             config=asdict(self.config),
         )

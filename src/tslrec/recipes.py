@@ -19,6 +19,7 @@ INPUTS: Mapping[str, tuple[str, ...]] = {
     "preferences": ("data", "backbone"),
     "sft": ("data", "backbone", "preferences"),
     "augment": ("data", "backbone", "preferences", "sft"),
+    "e4srec": ("data", "backbone"),
 }
 """The artifacts that a stage reads; a fusion reads the data and what its parameters ask for."""
 
@@ -84,7 +85,8 @@ def stage_settings(config: Config, stage: str, llm_identity: Mapping[str, Any] |
     """The part of the configuration that a stage's result depends on, and a label for its folder."""
     trained = {"training": asdict(config.training), "precision": config.trainer.precision}
     model = str(config.model["name"])
-    language = {"llm": asdict(config.llm), "weights": llm_identity, "precision": config.trainer.llm_precision}
+    llm = {name: value for name, value in asdict(config.llm).items() if name != "shape"}
+    language = {"llm": llm, "weights": llm_identity, "precision": config.trainer.llm_precision}
     sft = {name: value for name, value in asdict(config.sft).items() if name != "augment_batch_size"}
     match stage:
         case "backbone":
@@ -96,6 +98,11 @@ def stage_settings(config: Config, stage: str, llm_identity: Mapping[str, Any] |
             return {**language, **window, "sft": sft}, f"{model}-{config.llm.name}"
         case "augment":
             return language, f"{model}-{config.llm.name}"
+        case "e4srec":
+            # Its LoRA is its own.
+            its_llm = {name: value for name, value in llm.items() if name != "lora"}
+            chosen = {"max_len": config.training.max_len, "selection": config.training.selection}
+            return {**language, "llm": its_llm, **chosen, "e4srec": asdict(config.e4srec)}, f"{model}-{config.llm.name}"
         case "fusion":
             return {
                 "model": config.model,

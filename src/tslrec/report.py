@@ -15,7 +15,7 @@ from tslrec.artifacts import KEY_LENGTH, Artifact
 
 METRICS = ("HR@5", "HR@10", "NDCG@5", "NDCG@10")
 PROTOCOLS = {"masked": "masked", "unmasked": "not masked"}
-TITLES = {"base": "Base", "ci": "CI", "tslrec": "TSLRec"}
+TITLES = {"base": "Base", "ci": "CI", "tslrec": "TSLRec", "e4srec": "E4SRec"}
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tslrec.backbones.base import Packing
 from tslrec.errors import UserError
 from tslrec.interactions import Interactions
 from tslrec.ranks import process_place
+from tslrec.rows import rows_of
 from tslrec.sampling import RandomBatches, own_share
 from tslrec.windows import all_prefixes, all_windows
 
@@ -43,6 +45,7 @@ class SequenceBatch(NamedTuple):
         seen_rows: int64 `[S]`, not decreasing; with `seen_items` each user's whole history before the target.
             None in training.
         seen_items: int64 `[S]`.
+        packing: what is where, where a row holds several sequences; lengths and users then mean nothing.
     """
 
     items_BL: Tensor
@@ -51,6 +54,7 @@ class SequenceBatch(NamedTuple):
     targets: Tensor
     seen_rows: Tensor | None = None
     seen_items: Tensor | None = None
+    packing: Packing | None = None
 
 
 class TrainingBatch(NamedTuple):
@@ -96,6 +100,7 @@ class SequenceDataModule(lightning.LightningDataModule):
         batch_size: training targets of an optimizer step; on average, where all positions train at once.
         eval_batch_size: users scored at a time.
         all_positions: train every position of a sequence in one pass (causal backbones), or one prefix at a time.
+        packed: where all positions train, put several sequences into a row (backbones that pack).
         seed: decides the order of training.
         steps_per_epoch: see `RandomBatches`.
         validation_users: how many users, drawn at random, stand for all in a validation; None takes all.
@@ -114,6 +119,7 @@ class SequenceDataModule(lightning.LightningDataModule):
         eval_batch_size: int,
         all_positions: bool,
         seed: int,
+        packed: bool = False,
         steps_per_epoch: int | None = None,
         validation_users: int | None = None,
         test_users: int | None = None,
@@ -127,7 +133,7 @@ class SequenceDataModule(lightning.LightningDataModule):
         collate: Callable[..., TrainingBatch]
         if all_positions:
             self.windows = all_windows(interactions, max_len)
-            instances, collate = len(self.windows), self.collate_windows
+            instances, collate = len(self.windows), self.collate_rows if packed else self.collate_windows
             per_window = self.windows.num_targets / max(1, instances)
             batch_size = max(1, round(batch_size / max(1.0, per_window)))
         else:
@@ -169,33 +175,59 @@ class SequenceDataModule(lightning.LightningDataModule):
             parts.append(self.batch(windows.users[rows], starts, lengths, targets_BL))
         return TrainingBatch(tuple(parts), int((windows.lengths[step] - windows.skipped[step]).sum()))
 
+    def collate_rows(self, step: NDArray[np.int64]) -> TrainingBatch:
+        """One pass for the whole step, several windows to a row, with the target after each position."""
+        windows = self.windows
+        indices, counted = own_share(step)
+        lengths = windows.lengths[indices]
+        rows = rows_of(lengths, self.max_len)
+        order = np.concatenate([np.asarray(row) for row in rows])
+        row_of = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+        lengths, starts, skipped = lengths[order], windows.starts[indices][order], windows.skipped[indices][order]
+        before = np.cumsum(lengths) - lengths
+        first_of_row = np.searchsorted(row_of, np.arange(len(rows)))
+        column_of = before - before[first_of_row][row_of]
+
+        within = np.arange(lengths.sum()) - np.repeat(before, lengths)
+        place = np.repeat(row_of, lengths), np.repeat(column_of, lengths) + within
+        shape = len(rows), int((column_of + lengths).max())
+        items = self.interactions.items.astype(np.int64, copy=False)
+        source = np.repeat(starts, lengths) + within
+        targets = np.where(within >= np.repeat(skipped, lengths), items[source + 1], 0) * counted
+        items_BL, targets_BL, sequences_BL, positions_BL = (
+            scattered(shape, place, values, blank)
+            for values, blank in (
+                (items[source], 0),
+                (targets, 0),
+                (np.repeat(np.arange(len(order)), lengths), -1),
+                (within, 0),
+            )
+        )
+        nothing_B = torch.zeros(len(rows), dtype=torch.int64)
+        part = SequenceBatch(items_BL, nothing_B, nothing_B, targets_BL, packing=Packing(sequences_BL, positions_BL))
+        return TrainingBatch((part,), int((windows.lengths[step] - windows.skipped[step]).sum()))
+
     def evaluation(self, held_out: int) -> Batches[SequenceBatch]:
         """Every user to evaluate once, over all processes; the target is the last item but `held_out - 1`.
 
         All processes get the same number of batches, since DDP may talk between them; the last can be empty.
         """
         users = self.validated if held_out == 2 else self.tested
-        users = users[np.argsort(self.interactions.lengths[users], kind="stable")]
-        rank, world_size = process_place()
-        largest_share = -(-len(users) // world_size)
-        users = users[rank::world_size]
-        splits = np.split(users, range(self.eval_batch_size, largest_share, self.eval_batch_size))
+        splits = evaluation_splits(self.interactions, users, self.eval_batch_size)
         return Batches(splits, lambda batch: self.collate_evaluation(batch, held_out))
 
     def collate_evaluation(self, users_B: NDArray[np.int64], held_out: int) -> SequenceBatch:
         """The last `max_len` items before the target, and everything before it as history."""
         begins, ends = self.interactions.offsets[users_B], self.interactions.offsets[users_B + 1] - held_out
         starts = np.maximum(begins, ends - self.max_len)
-        history = ends - begins
-        seen_rows = np.repeat(np.arange(len(users_B)), history)
-        seen_places = np.arange(len(seen_rows)) + np.repeat(begins - np.cumsum(history) + history, history)
+        seen_rows, items_before = seen_items(self.interactions, begins, ends)
         return self.batch(
             users_B,
             starts,
             ends - starts,
             self.interactions.items[ends].astype(np.int64),
-            torch.from_numpy(seen_rows),
-            torch.from_numpy(self.interactions.items[seen_places].astype(np.int64)),
+            seen_rows,
+            items_before,
         )
 
     def batch(
@@ -231,6 +263,33 @@ def sample_users(interactions: Interactions, count: int | None) -> NDArray[np.in
     if count is None or count >= len(users):
         return users
     return np.sort(np.random.default_rng(SAMPLE_SEED).choice(users, count, replace=False))
+
+
+def scattered(
+    shape: tuple[int, int], place: tuple[NDArray[np.int64], NDArray[np.int64]], values: NDArray[np.int64], blank: int
+) -> Tensor:
+    """An int64 array of `blank` with values at some places."""
+    array = np.full(shape, blank, dtype=np.int64)
+    array[place] = values
+    return torch.from_numpy(array)
+
+
+def evaluation_splits(interactions: Interactions, users: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
+    """This process's batches of users, of similar length; as many as every other process's, the last may be empty."""
+    users = users[np.argsort(interactions.lengths[users], kind="stable")]
+    rank, world_size = process_place()
+    largest_share = -(-len(users) // world_size)
+    return np.split(users[rank::world_size], range(batch_size, largest_share, batch_size))
+
+
+def seen_items(
+    interactions: Interactions, begins_B: NDArray[np.int64], ends_B: NDArray[np.int64]
+) -> tuple[Tensor, Tensor]:
+    """Stretches of the flat array as pairs of row and item id, int64 `[S]` both."""
+    counts_B = ends_B - begins_B
+    rows_S = np.repeat(np.arange(len(counts_B)), counts_B)
+    places_S = np.arange(len(rows_S)) + np.repeat(begins_B - np.cumsum(counts_B) + counts_B, counts_B)
+    return torch.from_numpy(rows_S), torch.from_numpy(interactions.items[places_S].astype(np.int64))
 
 
 def by_length(indices: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:

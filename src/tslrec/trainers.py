@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from tslrec.checkpoints import Checkpoints
 from tslrec.config import TrainerConfig
 from tslrec.finite import FiniteGradients
 from tslrec.measuring import Meter
+from tslrec.quiet import quieten
 from tslrec.resuming import Resuming
 from tslrec.stage_log import StageLog
 from tslrec.state_files import StateFiles
@@ -124,18 +123,3 @@ def make_strategy(setting: Any) -> Any:
         # the whole catalogue, from the first process to the others before every step.
         return DDPStrategy(forward_sync_buffers=False)
     return setting
-
-
-def quieten() -> None:
-    """Silences what Lightning says of hardware, loaders and processes.
-
-    Our data modules batch vectorised, without workers; our metrics sum over processes before they are logged.
-    """
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
-    warnings.filterwarnings("ignore", message=".*`IterableDataset` has `__len__` defined.*")
-    warnings.filterwarnings("ignore", message=".*`is_gradient_checkpointing` is deprecated.*")
-    warnings.filterwarnings("ignore", message=".*Starting from v1.9.0, `tensorboardX`.*")
-    warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")

@@ -10,7 +10,7 @@ import yaml
 from torch import Tensor
 
 from conftest import CHECKOUT
-from tslrec.backbones.base import Backbone, CausalBackbone
+from tslrec.backbones.base import Backbone, CausalBackbone, Packing
 from tslrec.item_embedding import IdEmbedding
 from tslrec.stages.recommender import build_backbone
 
@@ -56,6 +56,22 @@ class TestBackbone:
         for length in range(1, 6):
             prefix = backbone(ITEMS[:1, :length], torch.tensor([length]), USERS[:1])
             torch.testing.assert_close(states[:1, length - 1], prefix)
+
+    def test_sequences_in_one_row_do_not_see_each_other(self, path: Path) -> None:
+        backbone = build(path).eval()
+        if not isinstance(backbone, CausalBackbone) or not backbone.packs:
+            pytest.skip("does not claim to take packed rows")
+        row = torch.cat([ITEMS[b, : LENGTHS[b]] for b in range(3)])[None]
+        sequences = torch.repeat_interleave(torch.arange(3), LENGTHS)[None]
+        positions = torch.cat([torch.arange(int(length)) for length in LENGTHS])[None]
+        wider = [
+            torch.nn.functional.pad(each, (0, 2), value=blank)
+            for each, blank in ((row, 0), (sequences, -1), (positions, 0))
+        ]
+        packed = backbone.all_positions(wider[0], LENGTHS, USERS, None, Packing(wider[1], wider[2]))
+        apart = backbone.all_positions(ITEMS, LENGTHS, USERS)
+        expected = torch.cat([apart[b, : LENGTHS[b]] for b in range(3)])
+        torch.testing.assert_close(packed[0, :-2], expected)
 
     def test_gradient_reaches_every_parameter(self, path: Path) -> None:
         backbone = build(path).eval()

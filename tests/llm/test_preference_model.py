@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import MethodType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +12,13 @@ import torch
 from tiny_model import make_model
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import Qwen3Config, Qwen3Model
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from tslrec.config import LoraConfig
-from tslrec.llm.preference_model import PreferenceLLM, standardise
+from tslrec.llm.preference_model import PreferenceLLM
+from tslrec.llm.prompted import standardise
+from tslrec.llm.tiny import byte_tokenizer
 
 HISTORIES = [np.array(history) for history in ([3, 1, 4], [1], [5, 9, 2, 6, 5, 3], [5, 8], list(range(1, 18)))]
 
@@ -59,6 +64,21 @@ def test_shared_prefix_equals_whole_sequences(attention: str, dtype: str, tolera
     for name, gradient in gradients.items():
         assert gradient.norm() > 0, name
         assert relative_difference(our_gradients[name], gradient) < tolerance, name
+
+
+def test_another_family_gives_what_its_whole_sequences_give(tmp_path: Path) -> None:
+    numbers: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 16}
+    numbers |= {"vocab_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2}
+    torch.manual_seed(0)
+    Qwen3Model(Qwen3Config(**numbers)).save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    shared, naive = (make_model(random=None, path=str(tmp_path), shared_prefix=flag) for flag in (True, False))
+    (ours, our_gradients), (references, gradients) = outputs_and_gradients(shared), outputs_and_gradients(naive)
+    for one, reference in zip(ours, references, strict=True):
+        assert relative_difference(one, reference) < 1e-4
+    assert our_gradients.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        assert relative_difference(our_gradients[name], gradient) < 1e-4, name
 
 
 def test_an_example_does_not_depend_on_its_batch() -> None:

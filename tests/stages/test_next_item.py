@@ -26,10 +26,18 @@ def histories(lengths: list[int]) -> Interactions:
     return make_interactions([draw.integers(1, 21, length).tolist() for length in lengths], num_items=20)
 
 
-def summed_gradient(module: NextItemModule, interactions: Interactions, *, all_positions: bool) -> tuple[float, Tensor]:
+def summed_gradient(
+    module: NextItemModule, interactions: Interactions, *, all_positions: bool, packed: bool = False
+) -> tuple[float, Tensor]:
     """The loss of one pass over all training targets, summed over them, and its gradient."""
     data = SequenceDataModule(
-        interactions, max_len=MAX_LEN, batch_size=24, eval_batch_size=8, all_positions=all_positions, seed=0
+        interactions,
+        max_len=MAX_LEN,
+        batch_size=24,
+        eval_batch_size=8,
+        all_positions=all_positions,
+        packed=packed,
+        seed=0,
     )
     module.zero_grad()
     total, targets = 0.0, 0
@@ -44,8 +52,8 @@ def summed_gradient(module: NextItemModule, interactions: Interactions, *, all_p
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")
-@pytest.mark.parametrize("name", ["gru4rec", "sasrec"])
-def test_all_positions_train_what_all_prefixes_train(name: str) -> None:
+@pytest.mark.parametrize(("name", "packed"), [("gru4rec", False), ("sasrec", False), ("sasrec", True)])
+def test_all_positions_train_what_all_prefixes_train(name: str, packed: bool) -> None:
     torch.manual_seed(0)
     model = yaml.safe_load(Path(CHECKOUT / "configs" / "model" / f"{name}.yaml").read_text())
     backbone = build_backbone(model, IdEmbedding(20, 8), num_users=6, max_len=MAX_LEN).double()
@@ -54,11 +62,42 @@ def test_all_positions_train_what_all_prefixes_train(name: str) -> None:
         part.eval()
     # Up to max_len inputs there are no overlapping windows, and nothing is approximated.
     interactions = histories([3, 4, 7, 9, 11, 12])
-    loss, gradient = summed_gradient(module, interactions, all_positions=True)
+    loss, gradient = summed_gradient(module, interactions, all_positions=True, packed=packed)
     expected_loss, expected_gradient = summed_gradient(module, interactions, all_positions=False)
     assert loss == pytest.approx(expected_loss, rel=1e-12)
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-9, atol=1e-11)
     assert gradient.abs().max() > 0.01
+
+
+def test_packed_rows_hold_what_windows_hold() -> None:
+    """Long histories too, whose windows overlap and skip the targets that another window has."""
+    interactions = histories([30, 3, 4, 7, 25, 9, 11, 12, 60, 5, 3])
+
+    def targets(*, packed: bool) -> tuple[list[tuple[int, ...]], int]:
+        data = SequenceDataModule(
+            interactions, max_len=MAX_LEN, batch_size=40, eval_batch_size=8, all_positions=True, packed=packed, seed=0
+        )
+        found, rows = [], 0
+        for batch in data.train_dataloader():
+            for part in batch.parts:
+                rows += len(part.items_BL)
+                for row in range(len(part.items_BL)):
+                    if part.packing is None:
+                        places = [torch.arange(int(part.lengths_B[row]))]
+                    else:
+                        here = part.packing.sequences_BL[row]
+                        places = [(here == each).nonzero()[:, 0] for each in here.unique() if each >= 0]
+                        for place in places:
+                            assert part.packing.positions_BL[row, place].tolist() == list(range(len(place)))
+                    for place in places:
+                        pairs = torch.stack([part.items_BL[row, place], part.targets[row, place]], dim=1)
+                        found.append(tuple(pairs.flatten().tolist()))
+                        assert len(place) <= MAX_LEN
+        return sorted(found), rows
+
+    (apart, many), (packed, few) = targets(packed=False), targets(packed=True)
+    assert packed == apart
+    assert few < many
 
 
 def test_the_narrowed_table_gives_the_same_vectors_and_gradient() -> None:

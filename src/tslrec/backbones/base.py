@@ -5,7 +5,7 @@ Shapes: B sequences, L positions, D hidden size, I items (row 0 of the table is 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,18 @@ from torch import Tensor, nn
 
 from tslrec.interactions import PADDING
 from tslrec.item_embedding import ItemEmbedding
+
+
+class Packing(NamedTuple):
+    """Says of rows that hold several sequences, side by side, what is where.
+
+    Attributes:
+        sequences_BL: int64, which of its row's sequences a position is of; -1 padding.
+        positions_BL: int64, the place in its own sequence, from 0.
+    """
+
+    sequences_BL: Tensor
+    positions_BL: Tensor
 
 
 class Backbone(nn.Module):
@@ -60,14 +72,32 @@ class Backbone(nn.Module):
 
 
 class CausalBackbone(Backbone):
-    """A backbone that can give every position at once."""
+    """A backbone that can give every position at once.
+
+    Attributes:
+        packs: whether it can do so for rows that hold several sequences (`Packing`); where it can, a step is one pass.
+    """
 
     causal = True
+    packs: ClassVar[bool] = False
 
     def all_positions(
-        self, items_BL: Tensor, lengths_B: Tensor, users_B: Tensor, table_ID: Tensor | None = None
+        self,
+        items_BL: Tensor,
+        lengths_B: Tensor,
+        users_B: Tensor,
+        table_ID: Tensor | None = None,
+        packing: Packing | None = None,
     ) -> Tensor:
-        """The user vector after each item, `[B, L, D]`; what stands at padded positions means nothing."""
+        """The user vector after each item, `[B, L, D]`; what stands at padded positions means nothing.
+
+        Args:
+            items_BL: see `forward`.
+            lengths_B: likewise; of packed rows it means nothing.
+            users_B: as `lengths_B`.
+            table_ID: see `forward`.
+            packing: given only to a backbone that `packs`, where the rows hold several sequences.
+        """
         raise NotImplementedError(f"{type(self).__name__} must say what its states are")
 
 

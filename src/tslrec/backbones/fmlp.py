@@ -40,26 +40,25 @@ class FilterLayer(nn.Module):
         self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(hidden_size, eps=LAYER_NORM_EPS)
 
-    def forward(self, hidden_BLD: Tensor) -> Tensor:
-        """All positions, `[B, L, D]`."""
-        spectrum_BFD = torch.matmul(self.analysis_FL, hidden_BLD)
-        real_BFD, imaginary_BFD = spectrum_BFD.chunk(2, dim=1)
-        real_FD, imaginary_FD = self.complex_weight[0].unbind(dim=-1)
-        product_BFD = torch.cat(
+    def forward(self, hidden_LBD: Tensor) -> Tensor:
+        """All positions, `[L, B, D]`: time comes first, so that each transform is one product for the whole batch."""
+        _, size, hidden_size = hidden_LBD.shape
+        spectrum_FN = self.analysis_FL @ hidden_LBD.flatten(1)
+        real_FBD, imaginary_FBD = spectrum_FN.unflatten(1, (size, hidden_size)).chunk(2)
+        real_F1D, imaginary_F1D = self.complex_weight[0, :, None].unbind(dim=-1)
+        product_FBD = torch.cat(
             [
-                real_BFD * real_FD - imaginary_BFD * imaginary_FD,
-                real_BFD * imaginary_FD + imaginary_BFD * real_FD,
-            ],
-            dim=1,
+                (real_FBD * real_F1D).addcmul_(imaginary_FBD, imaginary_F1D, value=-1),
+                (real_FBD * imaginary_F1D).addcmul_(imaginary_FBD, real_F1D),
+            ]
         )
-        filtered_BLD = torch.matmul(self.synthesis_LF, product_BFD)
-        return self.norm(hidden_BLD + self.dropout(filtered_BLD))
+        filtered_LBD = (self.synthesis_LF @ product_FBD.flatten(1)).view_as(hidden_LBD)
+        return self.norm(hidden_LBD + self.dropout(filtered_LBD))
 
-    def last(self, hidden_BLD: Tensor) -> Tensor:
+    def last(self, hidden_LBD: Tensor) -> Tensor:
         """The last position only, `[B, D]`: there the filter is a dot product over time."""
-        kernel_LD = self.kernel()
-        filtered_BD = torch.einsum("bld,ld->bd", hidden_BLD, kernel_LD)
-        return self.norm(hidden_BLD[:, -1] + self.dropout(filtered_BD))
+        filtered_BD = (hidden_LBD * self.kernel()[:, None]).sum(dim=0)
+        return self.norm(hidden_LBD[-1] + self.dropout(filtered_BD))
 
     def kernel(self) -> Tensor:
         """What each position contributes to the last one, `[L, D]`."""
@@ -131,14 +130,14 @@ class FMLPRec(Backbone):
                 cast(FilterLayer, layer).complex_weight.copy_(first)
 
     def forward(self, items_BL: Tensor, lengths_B: Tensor, users_B: Tensor, table_ID: Tensor | None = None) -> Tensor:
-        window_BL = left_padded(items_BL, lengths_B, self.max_len)
-        hidden_BLD = self.dropout(self.norm(self.embed(window_BL, table_ID) + self.position_embedding))
+        window_LB = left_padded(items_BL, lengths_B, self.max_len).T
+        hidden_LBD = self.dropout(self.norm(self.embed(window_LB, table_ID) + self.position_embedding[:, None]))
         *earlier, last = zip(self.filters, self.feed_forwards, strict=True)
         for filter_layer, feed_forward in earlier:
-            hidden_BLD = feed_forward(filter_layer(hidden_BLD))
+            hidden_LBD = feed_forward(filter_layer(hidden_LBD))
         # Only the last position is read, so the last block computes no other.
         filter_layer, feed_forward = last
-        return feed_forward(cast(FilterLayer, filter_layer).last(hidden_BLD))
+        return feed_forward(cast(FilterLayer, filter_layer).last(hidden_LBD))
 
 
 def left_padded(items_BL: Tensor, lengths_B: Tensor, max_len: int) -> Tensor:

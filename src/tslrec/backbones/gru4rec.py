@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from tslrec.backbones.base import CausalBackbone, last_position
+from tslrec.backbones.base import CausalBackbone, Packing, last_position
 from tslrec.backbones.dropout import Dropout
 from tslrec.item_embedding import ItemEmbedding
 
@@ -49,8 +49,14 @@ class GRU4Rec(CausalBackbone):
         return states_BLG
 
     def all_positions(
-        self, items_BL: Tensor, lengths_B: Tensor, users_B: Tensor, table_ID: Tensor | None = None
+        self,
+        items_BL: Tensor,
+        lengths_B: Tensor,
+        users_B: Tensor,
+        table_ID: Tensor | None = None,
+        packing: Packing | None = None,
     ) -> Tensor:
+        assert packing is None, "a recurrent state would run on into the next sequence"
         return self.projection(self.states(items_BL, table_ID))
 
     def forward(self, items_BL: Tensor, lengths_B: Tensor, users_B: Tensor, table_ID: Tensor | None = None) -> Tensor:

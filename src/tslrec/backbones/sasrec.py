@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tslrec.backbones.base import CausalBackbone, last_position
+from tslrec.backbones.base import CausalBackbone, Packing, last_position
 from tslrec.backbones.dropout import Dropout
 from tslrec.item_embedding import ItemEmbedding
 
@@ -38,10 +38,17 @@ class Block(nn.Module):
         self.norm = nn.LayerNorm(hidden_size, eps=LAYER_NORM_EPS)
         self.dropout = Dropout(hidden_dropout)
 
-    def forward(self, hidden_BLD: Tensor) -> Tensor:
-        """All positions, `[B, L, D]`."""
+    def forward(self, hidden_BLD: Tensor, seen_B1LL: Tensor | None = None) -> Tensor:
+        """All positions, `[B, L, D]`.
+
+        Args:
+            hidden_BLD: states.
+            seen_B1LL: which positions each sees; None: those up to itself.
+        """
         query, key, value = (self.split(part) for part in self.query_key_value(hidden_BLD).chunk(3, dim=-1))
-        attended = F.scaled_dot_product_attention(query, key, value, dropout_p=self.rate(), is_causal=True)
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=seen_B1LL, dropout_p=self.rate(), is_causal=seen_B1LL is None
+        )
         return self.finish(hidden_BLD, attended.transpose(1, 2).flatten(2))
 
     def last(self, hidden_BLD: Tensor, lengths_B: Tensor) -> Tensor:
@@ -86,6 +93,8 @@ class SASRec(CausalBackbone):
         attention_dropout: of the attention weights.
     """
 
+    packs = True
+
     def __init__(
         self,
         item_embedding: ItemEmbedding,
@@ -115,21 +124,38 @@ class SASRec(CausalBackbone):
                 nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
-    def start(self, items_BL: Tensor, table_ID: Tensor | None) -> Tensor:
-        positions_LD = self.position_embedding[: items_BL.shape[1]]
-        return self.dropout(self.norm(self.embed(items_BL, table_ID) + positions_LD))
+    def start(self, items_BL: Tensor, table_ID: Tensor | None, positions_BLD: Tensor) -> Tensor:
+        return self.dropout(self.norm(self.embed(items_BL, table_ID) + positions_BLD))
 
     def all_positions(
-        self, items_BL: Tensor, lengths_B: Tensor, users_B: Tensor, table_ID: Tensor | None = None
+        self,
+        items_BL: Tensor,
+        lengths_B: Tensor,
+        users_B: Tensor,
+        table_ID: Tensor | None = None,
+        packing: Packing | None = None,
     ) -> Tensor:
-        hidden_BLD = self.start(items_BL, table_ID)
+        if packing is None:
+            seen_B1LL, positions = None, self.position_embedding[: items_BL.shape[1]]
+        else:
+            seen_B1LL = own_past(packing.sequences_BL)
+            positions = F.embedding(packing.positions_BL, self.position_embedding)
+        hidden_BLD = self.start(items_BL, table_ID, positions)
         for block in self.blocks:
-            hidden_BLD = block(hidden_BLD)
+            hidden_BLD = block(hidden_BLD, seen_B1LL)
         return hidden_BLD
 
     def forward(self, items_BL: Tensor, lengths_B: Tensor, users_B: Tensor, table_ID: Tensor | None = None) -> Tensor:
-        hidden_BLD = self.start(items_BL, table_ID)
+        hidden_BLD = self.start(items_BL, table_ID, self.position_embedding[: items_BL.shape[1]])
         *earlier, last = self.blocks
         for block in earlier:
             hidden_BLD = block(hidden_BLD)
         return cast(Block, last).last(hidden_BLD, lengths_B)
+
+
+def own_past(sequences_BL: Tensor) -> Tensor:
+    """Who sees whom in rows of several sequences, bool `[B, 1, L, L]`: oneself, and one's own sequence before."""
+    length = sequences_BL.shape[1]
+    same_BLL = sequences_BL[:, :, None] == sequences_BL[:, None, :]
+    causal_LL = torch.ones(length, length, dtype=torch.bool, device=sequences_BL.device).tril()
+    return (same_BLL & causal_LL)[:, None]

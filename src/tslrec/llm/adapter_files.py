@@ -1,4 +1,4 @@
-"""The trained parts of a preference model on disk: PEFT's own adapter folder, and the two linear layers beside it."""
+"""The trained parts of an adapted language model on disk: PEFT's own adapter folder, and the layers beside it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tslrec.config import LLMConfig
+from tslrec.config import LLMConfig, LoraConfig
 from tslrec.llm.loading import load
-from tslrec.llm.preference_model import PreferenceLLM, add_lora
-from tslrec.llm.prompt import encode_prompt
+from tslrec.llm.next_item_model import NextItemLLM
+from tslrec.llm.preference_model import PreferenceLLM
+from tslrec.llm.prompt import encode_e4srec_prompt, encode_prompt
+from tslrec.llm.prompted import add_lora
 from tslrec.llm.source import ResolvedSource
 
 ADAPTER = "adapter"
@@ -33,13 +35,24 @@ def new_model(llm: LLMConfig, source: ResolvedSource, item_embeddings_ID: Tensor
     )
 
 
-def save_trained(model: PreferenceLLM, folder: Path, source: ResolvedSource) -> None:
+def new_e4srec(llm: LLMConfig, lora: LoraConfig, source: ResolvedSource, item_embeddings_ID: Tensor) -> NextItemLLM:
+    """E4SRec's model before training, with its own LoRA on the configured language model."""
+    base, tokenizer = load(source, dtype=llm.dtype, attention=llm.attention)
+    prompt = encode_e4srec_prompt(tokenizer)
+    return NextItemLLM(add_lora(base, lora), prompt, item_embeddings_ID, shared_prefix=llm.shared_prefix)
+
+
+def save_trained(model: PreferenceLLM | NextItemLLM, folder: Path, source: ResolvedSource) -> None:
     """Writes `adapter/` and `heads.safetensors` into a folder."""
     # Otherwise this would be the path of the weights on the machine that trained.
     model.adapted.peft_config["default"].base_model_name_or_path = str(source.identity.get("name", source.kind))
     model.adapted.save_pretrained(str(folder / ADAPTER), safe_serialization=True, save_embedding_layers=False)
     (folder / ADAPTER / "README.md").unlink(missing_ok=True)
-    layers = {"item_projection": model.item_projection, "group_head": model.folded_group_head()}
+    layers: dict[str, torch.nn.Module] = {"item_projection": model.item_projection}
+    if isinstance(model, PreferenceLLM):
+        layers["group_head"] = model.folded_group_head()
+    else:
+        layers["item_head"] = model.item_head
     heads = {
         f"{layer}.{name}": parameter.detach().float().cpu().contiguous()
         for layer, module in layers.items()
@@ -59,7 +72,10 @@ def load_trained(folder: Path, llm: LLMConfig, source: ResolvedSource, item_embe
     heads = load_file(folder / HEADS)
     num_clusters = heads["group_head.bias"].shape[0]
     base, tokenizer = load(source, dtype=llm.dtype, attention=llm.attention)
-    adapted = get_peft_model(base, PeftConfig.from_pretrained(str(folder / ADAPTER)))
+    settings = PeftConfig.from_pretrained(str(folder / ADAPTER))
+    # PEFT would warn that the weights lie elsewhere than where they were trained; the manifest knows their hash.
+    settings.base_model_name_or_path = None
+    adapted = get_peft_model(base, settings)
     weights = load_file(folder / ADAPTER / ADAPTER_WEIGHTS)
     result: Any = set_peft_model_state_dict(adapted, weights)
     wanted = {name for name, _ in adapted.named_parameters() if "lora_" in name}

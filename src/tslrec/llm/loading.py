@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from tslrec.config import LLMConfig
 from tslrec.errors import UserError
-from tslrec.llm.source import SOURCE_FILE, ResolvedSource
+from tslrec.llm.source import SOURCE_FILE, ResolvedSource, on_this_machine
+from tslrec.quiet import quieten
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -31,6 +33,7 @@ def load(source: ResolvedSource, *, dtype: str, attention: str) -> tuple[PreTrai
         dtype: `float32`, `bfloat16` or `float16`.
         attention: transformers' attention implementation.
     """
+    quieten()
     import torch
     from transformers import AutoModel, AutoTokenizer
 
@@ -46,6 +49,25 @@ def load(source: ResolvedSource, *, dtype: str, attention: str) -> tuple[PreTrai
         folder, local_files_only=True, use_safetensors=True, dtype=torch_dtype, attn_implementation=attention
     )
     return base, tokenizer
+
+
+def tokenizer_at_hand(llm: LLMConfig, cache: Path) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a configured model, where that takes neither a network nor a conversion."""
+    quieten()
+    from transformers import AutoTokenizer
+
+    source = on_this_machine(llm, cache)
+    if source is None:
+        return None
+    if source.kind == "random":
+        from tslrec.llm.tiny import byte_tokenizer
+
+        return byte_tokenizer()
+    folder = source.converted if source.kind == "gguf" else source.location
+    if folder is None or not folder.is_dir():
+        return None
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return tokenizer
 
 
 def local_folder(source: ResolvedSource) -> Path:

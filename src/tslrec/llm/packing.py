@@ -8,7 +8,6 @@ Shapes: B examples, R rows, T tokens of a row.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,6 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from tslrec.rows import rows_of
 
 ROW_LENGTH = 64
 """Attention costs its square: 52 to 96 were equally fast on two CPU cores, 256 a third slower."""
@@ -63,10 +64,10 @@ class Packer:
     row_length: int | None = ROW_LENGTH
 
     def __call__(self, histories: Sequence[NDArray[np.int64]]) -> PackedExamples:
-        """Packs histories (items 1..I in time order, none of them empty)."""
-        lengths_B = np.array([len(history) + self.num_response for history in histories])
-        rows = self._rows(lengths_B)
-        width = max(int(lengths_B[row].sum()) for row in rows)
+        """Packs histories (items 1..I in time order); none gives no row."""
+        lengths_B = np.array([len(history) + self.num_response for history in histories], dtype=np.int64)
+        rows = rows_of(lengths_B, self.row_length)
+        width = max((int(lengths_B[row].sum()) for row in rows), default=0)
         tokens_RT = np.full((len(rows), width), PADDING_TOKEN)
         examples_RT = np.full((len(rows), width), NO_EXAMPLE)
         positions_RT = np.zeros((len(rows), width), dtype=np.int64)
@@ -82,29 +83,3 @@ class Packer:
                 start += lengths_B[b]
                 last_B[b] = r * width + start - 1
         return PackedExamples(*(torch.from_numpy(a) for a in (tokens_RT, examples_RT, positions_RT, last_B)))
-
-    def _rows(self, lengths_B: NDArray[np.int64]) -> list[list[int]]:
-        """Which examples share a row: as many rows as the tokens fill, as narrow as they can then be."""
-        if self.row_length is None:
-            return [[b] for b in range(len(lengths_B))]
-        total = int(lengths_B.sum())
-        num_rows = math.ceil(total / self.row_length)
-        width = max(int(lengths_B.max()), math.ceil(total / num_rows))
-        while len(rows := first_fit(lengths_B, width)) > num_rows:
-            width += 1
-        return rows
-
-
-def first_fit(lengths_B: NDArray[np.int64], width: int) -> list[list[int]]:
-    """Puts each example, the longest first, into the first row with room for it."""
-    rows: list[list[int]] = []
-    room: list[int] = []
-    for b in np.argsort(-lengths_B, kind="stable"):
-        length = int(lengths_B[b])
-        r = next((r for r, free in enumerate(room) if free >= length), len(rows))
-        if r == len(rows):
-            rows.append([])
-            room.append(width)
-        rows[r].append(int(b))
-        room[r] -= length
-    return rows

@@ -1,28 +1,21 @@
-"""The adapted language model that reads item embeddings and predicts a preference distribution (paper, Eq. 1 and 2).
+"""The adapted language model that predicts a preference distribution (paper, Eq. 1 and 2).
 
-Shapes: B examples, R rows, T tokens of a row, P tokens of the instruction, I items (row 0 is padding), D hidden size of
-the backbone, H hidden size of the language model, K clusters, G key-value heads, E head size.
+Shapes: B examples, D hidden size of the backbone, H hidden size of the language model, K clusters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from tslrec.config import LoraConfig
-from tslrec.llm.packing import NO_EXAMPLE, PADDING_TOKEN, ROW_LENGTH, PackedExamples, Packer
+from tslrec.llm.packing import PackedExamples
 from tslrec.llm.prompt import Prompt
+from tslrec.llm.prompted import KeysAndValues, PromptedLLM
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel
-
-KeysAndValues = Sequence[tuple[Tensor, Tensor]]
-"""Of each layer, each `[1, G, P, E]`."""
 
 
 class PreferenceOutput(NamedTuple):
@@ -35,28 +28,14 @@ class PreferenceOutput(NamedTuple):
     logits_BK: Tensor
 
 
-class PreferenceLLM(nn.Module):
+class PreferenceLLM(PromptedLLM):
     """Language model with LoRA, item projection and group head (Section 4.1).
 
-    The language model and the backbone's item embeddings are frozen. These are centred per dimension and scaled, all
-    by one number, to a standard deviation of 1; the projection starts so that projected items have the standard
-    deviation of the language model's own token embeddings.
-
-    The instruction is the same for all examples. With `shared_prefix` it runs once a call, with gradient, and its keys
-    and values are seen by all; what is left of the examples is packed into rows. Outputs and gradients are those of
-    whole sequences, but for LoRA dropout, which then draws one mask of the instruction for the batch.
-
     Args:
-        adapted: the language model, without its head for tokens, in PEFT's wrapper.
-        prompt: token ids of the instruction and the response.
-        item_embeddings_ID: the backbone's.
+        adapted: see `PromptedLLM`, as the others but one.
         num_clusters: K.
-        shared_prefix: see above; False runs a whole sequence per example.
     """
 
-    items_ID: Tensor
-    instruction_P: Tensor
-    response_J: Tensor
     centre_H: Tensor
     spread_H: Tensor
 
@@ -69,50 +48,17 @@ class PreferenceLLM(nn.Module):
         *,
         shared_prefix: bool = True,
     ) -> None:
-        super().__init__()
-        self.adapted = adapted
-        self.shared_prefix = shared_prefix
-        self.packer = Packer(len(prompt.response), ROW_LENGTH if shared_prefix else None)
-        tokens = cast(nn.Embedding, self._token_embedding()).weight
-        self.knowledge_size = int(tokens.shape[1])
-        self.item_projection = nn.Linear(item_embeddings_ID.shape[1], self.knowledge_size)
+        super().__init__(adapted, prompt, item_embeddings_ID, shared_prefix=shared_prefix)
         self.group_head = nn.Linear(self.knowledge_size, num_clusters)
-        self.register_buffer("items_ID", standardise(item_embeddings_ID), persistent=False)
-        self.register_buffer("instruction_P", torch.tensor(prompt.instruction), persistent=False)
-        self.register_buffer("response_J", torch.tensor(prompt.response), persistent=False)
-        self.register_buffer("centre_H", torch.zeros(self.knowledge_size), persistent=False)
-        self.register_buffer("spread_H", torch.ones(self.knowledge_size), persistent=False)
-        self._initialise(float(tokens.detach().float().std()))
-
-    @property
-    def llm(self) -> PreTrainedModel:
-        """The language model itself, its adapted layers in place."""
-        return cast("PreTrainedModel", self.adapted.base_model.model)
-
-    def _initialise(self, token_std: float) -> None:
-        nn.init.normal_(self.item_projection.weight, std=token_std / self.item_projection.in_features**0.5)
-        nn.init.zeros_(self.item_projection.bias)
         # With PyTorch's default the softmax could start saturated, where the squared error has no gradient.
         nn.init.normal_(self.group_head.weight, std=1e-3)
         nn.init.zeros_(self.group_head.bias)
-
-    def trainable_parameters(self) -> list[nn.Parameter]:
-        """LoRA, item projection and group head."""
-        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+        self.register_buffer("centre_H", torch.zeros(self.knowledge_size), persistent=False)
+        self.register_buffer("spread_H", torch.ones(self.knowledge_size), persistent=False)
 
     def forward(self, examples: PackedExamples, prefix: KeysAndValues | None = None) -> PreferenceOutput:
-        """Runs packed examples (made by `packer`).
-
-        Args:
-            examples: the batch.
-            prefix: what `run_prefix` gave, to run many batches with the same weights; computed here where None.
-        """
-        suffix_RTH = self._embed(examples.tokens_RT)
-        if self.shared_prefix:
-            hidden_RTH = self._after_prefix(suffix_RTH, examples, self.run_prefix() if prefix is None else prefix)
-        else:
-            hidden_RTH = self._whole_sequences(suffix_RTH, examples)
-        knowledge_BH = hidden_RTH.reshape(-1, self.knowledge_size)[examples.last_B]
+        """Knowledge and logits; the arguments are those of `read`."""
+        knowledge_BH = self.read(examples, prefix)
         standardised_BH = (knowledge_BH.to(self.centre_H.dtype) - self.centre_H) / self.spread_H
         return PreferenceOutput(knowledge_BH, self.group_head(standardised_BH))
 
@@ -135,79 +81,3 @@ class PreferenceLLM(nn.Module):
         folded.weight.copy_(self.group_head.weight / self.spread_H)
         folded.bias.copy_(self.group_head.bias - folded.weight.to(self.centre_H) @ self.centre_H)
         return folded
-
-    def run_prefix(self) -> KeysAndValues:
-        """Keys and values of the instruction, with gradient."""
-        cache = self.llm(inputs_embeds=self._instruction(1), use_cache=True).cache
-        return [(layer.keys, layer.values) for layer in cache.layers]
-
-    def _after_prefix(self, suffix_RTH: Tensor, examples: PackedExamples, prefix: KeysAndValues) -> Tensor:
-        from transformers import DynamicCache
-
-        rows = suffix_RTH.shape[0]
-        # A cache grows in place, so each pass gets one of its own over the same prefix.
-        cache = DynamicCache([(k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for k, v in prefix])
-        return self.llm(
-            inputs_embeds=suffix_RTH,
-            attention_mask=self._mask(examples.examples_RT, suffix_RTH.dtype),
-            position_ids=examples.positions_RT + len(self.instruction_P),
-            cache=cache,
-            use_cache=True,
-        ).last_hidden_state
-
-    def _whole_sequences(self, suffix_RTH: Tensor, examples: PackedExamples) -> Tensor:
-        """Every row is one example: instruction, items, response, padding on the right."""
-        instruction_RPH = self._instruction(suffix_RTH.shape[0])
-        mask_RS = F.pad((examples.examples_RT != NO_EXAMPLE).long(), (len(self.instruction_P), 0), value=1)
-        hidden_RSH = self.llm(
-            inputs_embeds=torch.cat([instruction_RPH, suffix_RTH], dim=1),
-            attention_mask=mask_RS,
-            use_cache=False,
-        ).last_hidden_state
-        return hidden_RSH[:, len(self.instruction_P) :]
-
-    def _mask(self, examples_RT: Tensor, dtype: torch.dtype) -> Tensor:
-        """Who sees whom, `[R, 1, T, P + T]`: the instruction, and one's own example up to oneself."""
-        width = examples_RT.shape[1]
-        same_RTT = examples_RT[:, :, None] == examples_RT[:, None, :]
-        causal_TT = torch.ones(width, width, dtype=torch.bool, device=examples_RT.device).tril()
-        seen = F.pad(same_RTT & causal_TT, (len(self.instruction_P), 0), value=True)[:, None]
-        if self.llm.config._attn_implementation == "eager":
-            # This implementation adds the mask to the scores.
-            return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
-        return seen
-
-    def _instruction(self, rows: int) -> Tensor:
-        return self._token_embedding()(self.instruction_P).expand(rows, -1, -1)
-
-    def _token_embedding(self) -> nn.Module:
-        return self.llm.get_input_embeddings()
-
-    def _embed(self, tokens_RT: Tensor) -> Tensor:
-        items_RTH = self.item_projection(F.embedding(tokens_RT.clamp(min=PADDING_TOKEN), self.items_ID))
-        response_JH = self._token_embedding()(self.response_J)
-        response_RTH = F.embedding((-1 - tokens_RT).clamp(min=0), response_JH)
-        return torch.where((tokens_RT < 0)[..., None], response_RTH, items_RTH.to(response_JH.dtype))
-
-
-def standardise(item_embeddings_ID: Tensor) -> Tensor:
-    """Centres each dimension and scales the whole table to a standard deviation of 1, which keeps its geometry.
-
-    The padding row takes no part and stays zero.
-    """
-    items_ID = item_embeddings_ID.detach().float().clone()
-    items_ID[1:] -= items_ID[1:].mean(dim=0)
-    items_ID[1:] /= items_ID[1:].square().mean().sqrt().clamp(min=1e-12)
-    items_ID[0] = 0
-    return items_ID
-
-
-def add_lora(base: PreTrainedModel, lora: LoraConfig) -> PeftModel:
-    """Wraps a base model, freezing it and adding a trainable low-rank update to the chosen linear layers."""
-    import peft
-
-    settings: dict[str, Any] = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
-    config = peft.LoraConfig(
-        task_type=peft.TaskType.FEATURE_EXTRACTION, target_modules=list(lora.targets), bias="none", **settings
-    )
-    return cast("PeftModel", peft.get_peft_model(base, config))

@@ -63,17 +63,26 @@ def resolve(llm: LLMConfig, cache: Path) -> ResolvedSource:
             f"llm {llm.name}: {' and '.join(given) or 'no source'} given; give one of llm.path, llm.random, llm.hub "
             "and llm.wheel, or the last two"
         )
-    if llm.random is not None:
-        return _random(llm.name, llm.random)
-    converted_copies = cache.expanduser() / "llm"
-    if llm.path is not None:
-        return _path(llm.name, Path(llm.path).expanduser(), converted_copies)
-    found = _hub_cache(llm) or _wheel(llm, converted_copies)
+    found = on_this_machine(llm, cache)
     if found is not None:
         return found
     if llm.hub is None:
         raise UserError(f"llm {llm.name}: the distribution {llm.wheel} is not installed; {_how_to_install(llm)}")
     return _hub(llm)
+
+
+def on_this_machine(llm: LLMConfig, cache: Path) -> ResolvedSource | None:
+    """The same without asking the hub; None where it would have to be asked.
+
+    Raises:
+        UserError: if what is given by a path, or installed, is not a model.
+    """
+    if llm.random is not None:
+        return _random(llm.name, llm.random)
+    converted_copies = cache.expanduser() / "llm"
+    if llm.path is not None:
+        return _path(llm.name, Path(llm.path).expanduser(), converted_copies)
+    return _hub_cache(llm) or _wheel(llm, converted_copies)
 
 
 def missing_part(folder: Path) -> str | None:

@@ -64,7 +64,7 @@ class NextItemModule(lightning.LightningModule):
                 hidden = self.backbone(items_BL, rows.lengths_B, rows.users_B, input_table_ID)
             else:
                 backbone = cast(CausalBackbone, self.backbone)
-                hidden = backbone.all_positions(items_BL, rows.lengths_B, rows.users_B, input_table_ID)
+                hidden = backbone.all_positions(items_BL, rows.lengths_B, rows.users_B, input_table_ID, rows.packing)
             counted = rows.targets > 0
             users.append(hidden[counted])
             targets.append(rows.targets[counted])

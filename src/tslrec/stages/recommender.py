@@ -9,7 +9,7 @@ import numpy as np
 from hydra.utils import get_class
 from safetensors.torch import save_file
 
-from tslrec.backbones.base import Backbone
+from tslrec.backbones.base import Backbone, CausalBackbone
 from tslrec.check import MODEL_KEYS
 from tslrec.config import TrainingConfig
 from tslrec.interactions import Interactions
@@ -76,6 +76,7 @@ def train_recommender(
         batch_size=config.batch_size,
         eval_batch_size=config.eval_batch_size,
         all_positions=config.all_positions and backbone.causal,
+        packed=isinstance(backbone, CausalBackbone) and backbone.packs,
         seed=context.seed,
         steps_per_epoch=config.steps_per_epoch,
         validation_users=config.validation_users,

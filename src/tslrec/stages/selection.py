@@ -30,7 +30,7 @@ class BestWeights(lightning.Callback):
         if not self.metrics or now[self.monitored] > self.metrics[self.monitored]:
             self.epoch = trainer.current_epoch
             self.metrics = now
-            self.weights = {name: value.detach().cpu().clone() for name, value in pl_module.state_dict().items()}
+            self.weights = {name: value.detach().cpu().clone() for name, value in kept_weights(pl_module).items()}
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "metrics": self.metrics, "weights": self.weights}
@@ -40,7 +40,16 @@ class BestWeights(lightning.Callback):
 
     def restore(self, module: lightning.LightningModule) -> None:
         """Puts the best weights back."""
-        module.load_state_dict(self.weights)
+        module.load_state_dict(self.weights, strict=module.strict_loading)
+
+
+def kept_weights(module: lightning.LightningModule) -> dict[str, Tensor]:
+    """All weights; of a module that does without its frozen ones in a checkpoint, the trained ones."""
+    weights: dict[str, Tensor] = module.state_dict()
+    if module.strict_loading:
+        return weights
+    trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    return {name: value for name, value in weights.items() if name in trained}
 
 
 def selection_callbacks(protocol: str, patience: int) -> tuple[BestWeights, list[Any]]:

@@ -25,8 +25,9 @@ from tslrec.llm.source import resolve
 from tslrec.ranks import in_any_process, sum_over_processes
 from tslrec.resuming import fit
 from tslrec.stages.context import StageContext
+from tslrec.stages.selection import kept_weights
 
-VERSION = 1
+VERSION = 2
 TOGETHER = True
 
 FINAL_SHARE = 1 / 3
@@ -86,9 +87,7 @@ class PreferenceSFTModule(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps only what is trained, or calibrated: the frozen language model is known by its source."""
-        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: value for name, value in state.items() if name in trained}
+        checkpoint["state_dict"] = kept_weights(self)
         checkpoint["calibration"] = (self.model.centre_H, self.model.spread_H)
         checkpoint["totals"] = sum_over_processes(self.totals.sums, self.device)
 

@@ -1,0 +1,107 @@
+"""The sizes of a Llama-like language model, and what follows from them without its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+from tslrec.config import LLMConfig
+from tslrec.errors import UserError
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes by the names of transformers' configurations.
+
+    Attributes:
+        head_dim: width of one attention head.
+        attention_bias: whether q, k and v have biases (1) or not (0).
+    """
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    attention_bias: int = 0
+
+    @property
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """Inputs and outputs of each linear layer of a block."""
+        size, inner = self.hidden_size, self.intermediate_size
+        queries, keys = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
+        return {
+            "q_proj": (size, queries),
+            "k_proj": (size, keys),
+            "v_proj": (size, keys),
+            "o_proj": (queries, size),
+            "gate_proj": (size, inner),
+            "up_proj": (size, inner),
+            "down_proj": (inner, size),
+        }
+
+    @property
+    def linear_parameters(self) -> int:
+        """Of all blocks: what every token is multiplied with."""
+        return self.num_hidden_layers * sum(inputs * outputs for inputs, outputs in self.linears.values())
+
+    @property
+    def num_parameters(self) -> int:
+        """All weights but a head for tokens, which is not loaded."""
+        queries, keys = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
+        small = 2 * self.hidden_size + self.attention_bias * (queries + 2 * keys)
+        outside = (self.vocab_size + 1) * self.hidden_size
+        return self.linear_parameters + self.num_hidden_layers * small + outside
+
+    @property
+    def largest_layer(self) -> int:
+        """Parameters of the largest single weight, which ZeRO-3 gathers as a whole."""
+        linears = max(inputs * outputs for inputs, outputs in self.linears.values())
+        return max(linears, self.vocab_size * self.hidden_size)
+
+    def lora_parameters(self, rank: int, targets: Sequence[str]) -> int:
+        """Trainable parameters of LoRA on the linear layers whose names end in one of `targets`."""
+        adapted = [sizes for name, sizes in self.linears.items() if name.endswith(tuple(targets))]
+        return self.num_hidden_layers * rank * sum(inputs + outputs for inputs, outputs in adapted)
+
+    def forward_flops(self, tokens: float, seen: float) -> float:
+        """Floating-point operations of running tokens forward.
+
+        Args:
+            tokens: that are run.
+            seen: sum over them of how many tokens each attends to.
+        """
+        attention = 4 * self.num_hidden_layers * self.num_attention_heads * self.head_dim
+        return 2.0 * self.linear_parameters * tokens + attention * seen
+
+
+def shape_of(llm: LLMConfig) -> Shape:
+    """The sizes of a configured language model.
+
+    Raises:
+        UserError: if the configuration does not give them.
+    """
+    if llm.random is not None:
+        from tslrec.llm.tiny import NUM_BYTES, complete_sizes
+
+        sizes: Mapping[str, int] = {**complete_sizes(llm.random), "vocab_size": NUM_BYTES}
+    elif llm.shape is not None:
+        sizes = llm.shape
+    else:
+        raise UserError(f"llm {llm.name}: llm.shape is not given; copy its sizes from the model's config.json")
+    known = {each.name for each in fields(Shape)}
+    unknown = sorted(set(sizes) - known - {"seed"})
+    if unknown:
+        raise UserError(f"llm.shape: unknown {', '.join(unknown)}; it may set {', '.join(sorted(known))}")
+    given = {name: value for name, value in sizes.items() if name in known}
+    if "num_attention_heads" in given:
+        given.setdefault("num_key_value_heads", given["num_attention_heads"])
+        given.setdefault("head_dim", given.get("hidden_size", 0) // given["num_attention_heads"])
+    missing = sorted(known - {"attention_bias"} - set(given))
+    if missing:
+        raise UserError(f"llm.shape: {', '.join(missing)} not given; copy it from the model's config.json")
+    return Shape(**given)

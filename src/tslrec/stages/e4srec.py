@@ -1,0 +1,180 @@
+"""The rival E4SRec (Li et al. 2023): the language model itself recommends, trained on one example per interaction.
+
+On the machinery of the preference SFT, so that the comparison of their costs (the paper's Figure 3) is of the methods.
+
+Shapes: B examples, H hidden size of the language model, I items (row 0 is padding).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from tslrec.errors import UserError
+from tslrec.llm.adapter_files import new_e4srec, read_item_embeddings, save_trained
+from tslrec.llm.instances import InstanceBatch, InstanceDataModule, RankedBatch
+from tslrec.llm.next_item_model import NextItemLLM
+from tslrec.llm.prompted import KeysAndValues
+from tslrec.llm.source import resolve
+from tslrec.losses import softmax_loss
+from tslrec.metrics import RankingMetrics, target_ranks
+from tslrec.ranks import in_any_process
+from tslrec.resuming import fit
+from tslrec.stages.context import StageContext
+from tslrec.stages.selection import kept_weights, selection_callbacks
+from tslrec.stages.sft import rate_at
+
+VERSION = 1
+TOGETHER = True
+
+
+class E4SRecModule(lightning.LightningModule):
+    """Cross-entropy over all items at each position of a history, and exact full ranking.
+
+    Args:
+        model: what is trained.
+        num_steps: optimizer steps of the whole training.
+        learning_rate: at its peak, after the warm-up.
+        weight_decay: AdamW's.
+        warmup_steps: during which it rises.
+    """
+
+    def __init__(
+        self,
+        model: NextItemLLM,
+        *,
+        num_steps: int,
+        learning_rate: float,
+        weight_decay: float,
+        warmup_steps: int,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["model"])
+        self.model = model
+        self.num_steps = num_steps
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup = min(1.0, warmup_steps / num_steps)
+        self.validation_metrics = RankingMetrics()
+        self.test_metrics = RankingMetrics()
+        self.prefix: KeysAndValues | None = None
+        # Checkpoints hold no frozen weights.
+        self.strict_loading = False
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps only what is trained: the frozen language model is known by its source."""
+        checkpoint["state_dict"] = kept_weights(self)
+
+    def training_step(self, batch: InstanceBatch, batch_idx: int) -> Tensor:
+        """One optimizer step over this process's share of its instances.
+
+        Raises:
+            UserError: if the loss is not finite.
+        """
+        total = self.loss(self.model(batch.examples), batch.targets_B) * batch.counted
+        step = self.global_step
+        if in_any_process(~torch.isfinite(total)):
+            raise UserError(
+                f"e4srec: the loss is not finite at step {step}; lower e4srec.learning_rate or use another llm.dtype"
+            )
+        loss = float(total.detach()) / len(batch.targets_B)
+        self.log("loss", loss, prog_bar=True, logger=False, batch_size=len(batch.targets_B))
+        for logger in self.loggers:
+            logger.log_metrics({"loss": loss}, step)
+        return total * self.trainer.world_size / batch.num_targets
+
+    def loss(self, user_BH: Tensor, targets_B: Tensor) -> Tensor:
+        return softmax_loss(user_BH, self.model.item_head.weight, targets_B)
+
+    def on_validation_epoch_start(self) -> None:
+        self.run_prefix()
+
+    def on_test_epoch_start(self) -> None:
+        self.run_prefix()
+
+    def run_prefix(self) -> None:
+        """Once for all users of an evaluation."""
+        self.prefix = self.model.run_prefix() if self.model.shared_prefix else None
+
+    def validation_step(self, batch: RankedBatch, batch_idx: int) -> None:
+        self.rank(batch, self.validation_metrics)
+
+    def test_step(self, batch: RankedBatch, batch_idx: int) -> None:
+        self.rank(batch, self.test_metrics)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_ranking("validation", self.validation_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        self.log_ranking("test", self.test_metrics)
+
+    def rank(self, batch: RankedBatch, metrics: RankingMetrics) -> None:
+        """Ranks each user's target among all items, under both protocols: one pass of the language model a user."""
+        if len(batch.targets_B) == 0:
+            return
+        user_BH = self.model(batch.examples, self.prefix)
+        table_IH = self.model.item_head.weight
+        masked_B, unmasked_B = target_ranks(user_BH, table_IH, batch.targets_B, batch.seen_rows_S, batch.seen_items_S)
+        metrics.update(masked_B, unmasked_B)
+
+    def log_ranking(self, part: str, metrics: RankingMetrics) -> None:
+        self.prefix = None
+        self.log_dict({f"{part}/{name}": float(value) for name, value in metrics.compute().items()})
+        metrics.reset()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW over what is trainable; the learning rate rises linearly, then falls along a cosine to zero."""
+        optimizer = torch.optim.AdamW(
+            self.model.trainable_parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, self.num_steps, self.warmup))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    """Writes `adapter/` (PEFT's own format) and `heads.safetensors`.
+
+    Returns:
+        `validation/…` and `test/…` of both ranking protocols, the best epoch and how many were run, trainable
+        parameters.
+    """
+    config, numbers = context.config, context.config.e4srec
+    source = resolve(config.llm, Path(config.cache))
+    model = new_e4srec(config.llm, numbers.lora, source, read_item_embeddings(context.inputs["backbone"]))
+    data = InstanceDataModule(
+        context.interactions,
+        model.packer,
+        max_len=config.training.max_len,
+        batch_size=numbers.batch_size,
+        eval_batch_size=numbers.eval_batch_size,
+        seed=context.seed,
+    )
+    module = E4SRecModule(
+        model,
+        num_steps=len(data.batches) * numbers.max_epochs,
+        learning_rate=numbers.learning_rate,
+        weight_decay=numbers.weight_decay,
+        warmup_steps=numbers.warmup_steps,
+    )
+    best, callbacks = selection_callbacks(config.training.selection, patience=numbers.max_epochs)
+    trainer = context.make_trainer(
+        max_epochs=numbers.max_epochs, callbacks=callbacks, llm=True, gradient_clip=numbers.gradient_clip
+    )
+    model.train()
+    fit(trainer, module, data)
+    best.restore(module)
+    tested = trainer.test(module, data, verbose=False)[0]
+    if trainer.is_global_zero:
+        save_trained(model, context.folder, source)
+    return {
+        **best.metrics,
+        **tested,
+        "best_epoch": best.epoch,
+        "epochs": trainer.current_epoch,
+        "trainable_parameters": sum(parameter.numel() for parameter in model.trainable_parameters()),
+    }
