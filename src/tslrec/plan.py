@@ -192,10 +192,13 @@ def both_ways(lengths: NDArray[np.int64], prompt: PromptTokens, batch_size: int,
 
 
 def histogram(lengths_U: NDArray[np.int64]) -> list[tuple[int, int, int]]:
-    """Users by the length of their history, in ranges that double: 1, 2, 3-4, 5-8, …"""
+    """Users by the length of their history, in ranges that double (1, 2, 3-4, 5-8, …), those without users left out."""
     found = []
     low = high = 1
-    while low <= int(lengths_U.max(initial=1)):
-        found.append((low, high, int(((lengths_U >= low) & (lengths_U <= high)).sum())))
+    longest = int(lengths_U.max(initial=1))
+    while low <= longest:
+        high = min(high, longest)
+        if users := int(((lengths_U >= low) & (lengths_U <= high)).sum()):
+            found.append((low, high, users))
         low, high = high + 1, high * 2
     return found

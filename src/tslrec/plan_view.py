@@ -46,7 +46,7 @@ def print_plan(plan: Plan, config: Config, console: Console) -> None:
 
 def lengths(plan: Plan) -> Table:
     """Users by the length of what is shown of them."""
-    table = Table(title="Users by items shown", title_justify="left")
+    table = Table(title="Users by items shown", title_justify="left", min_width=24)
     for name in ("items", "users"):
         table.add_column(name, justify="right")
     for low, high, users in plan.histogram:
