@@ -1,8 +1,9 @@
 """The speed and memory of the project's backbones beside RecBole's, on the same files: `make bench`.
 
-One process measures one case of one side, never two at once, both sides in turn. What is finished is kept in
-`results/bench/cases` and used again while the code that it measured is the same; `--fresh` measures anew. Ends with one
-line per figure, `name value unit`, also in `results/bench/backbones.json`.
+One process measures one case of one side, never two at once, both sides in turn, and again for some rounds: a shared
+machine's speed drifts by half within minutes, so a ratio is taken within each round and the median of them is reported.
+What is finished is kept in `results/bench/cases` and used again while the code that it measured is the same; `--fresh`
+measures anew. Ends with one line per figure, `name value unit`, also in `results/bench/backbones.json`.
 
 The machine should do nothing else meanwhile; its load is recorded.
 """
@@ -24,7 +25,7 @@ from typing import Any
 
 from atomic_files import LAYOUTS, write_atomic
 from cases import CASES, SIZES, Case
-from report import Records, figures, tables
+from report import Records, figures, of_rounds, tables
 from tslrec.artifacts import write_json
 from tslrec.errors import UserError
 
@@ -53,9 +54,10 @@ def main(words: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for case in cases:
-            for side in sides:
-                if side == "tslrec" or case.recbole is not None:
-                    measured.measure(case, side, files.get(case.data), folder)
+            compared = [side for side in sides if side == "tslrec" or case.recbole is not None]
+            for turn in range(1 if arguments.quick or len(compared) == 1 else arguments.rounds):
+                for side in compared:
+                    measured.measure(case, side, turn, files.get(case.data), folder)
     records = measured.all(cases)
     for name, of_sides in records.items():
         counts = {(record["targets"], record["evaluated_users"]) for record in of_sides.values()}
@@ -83,11 +85,13 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--beauty", type=Path, metavar="FILE", help="default: beside the checkout, or downloaded")
     parser.add_argument("--ml1m", type=Path, metavar="FILE", help="likewise")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3, help="how often both sides take turns; default 3")
     parser.add_argument("--fresh", action="store_true", help="measure again what is measured already")
     parser.add_argument("--quick", action="store_true", help="a few batches, to see that everything runs")
     arguments = parser.parse_args(words)
-    if arguments.threads < 1:
-        parser.error("--threads: one or more")
+    for name in ("threads", "rounds"):
+        if getattr(arguments, name) < 1:
+            parser.error(f"--{name}: one or more")
     return arguments
 
 
@@ -131,7 +135,7 @@ class Measurements:
     """Records of cases on disk, made where they are missing.
 
     Args:
-        folder: a JSON file and a log per case and side.
+        folder: a JSON file and a log per case, side and round.
         environment: see `one_environment`.
         quick: measure only a few batches.
         fresh: do not use what is there.
@@ -144,8 +148,8 @@ class Measurements:
         self.fresh = fresh
         folder.mkdir(parents=True, exist_ok=True)
 
-    def path(self, case: Case, side: str) -> Path:
-        return self.folder / f"{case.name}.{side}{'.quick' if self.quick else ''}.json"
+    def path(self, case: Case, side: str, turn: int) -> Path:
+        return self.folder / f"{case.name}.{side}.{'quick' if self.quick else turn}.json"
 
     def key(self, case: Case, side: str) -> str:
         """A digest of all that a record depends on but the machine: code, case, threads."""
@@ -164,22 +168,31 @@ class Measurements:
             state.update(path.read_bytes())
         return state.hexdigest()
 
-    def find(self, case: Case, side: str) -> dict[str, Any] | None:
-        """The record that is there, if it is of today's code and settings."""
-        path = self.path(case, side)
+    def find(self, case: Case, side: str, turn: int) -> dict[str, Any] | None:
+        """The record of a round that is there, if it is of today's code and settings."""
+        path = self.path(case, side, turn)
         if not path.exists():
             return None
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return record if record["key"] == self.key(case, side) else None
 
     def all(self, cases: Iterable[Case]) -> Records:
-        found = {case.name: {side: self.find(case, side) for side in SIDES} for case in cases}
-        return {name: {side: record for side, record in sides.items() if record} for name, sides in found.items()}
+        found = {case.name: {side: self.rounds(case, side) for side in SIDES} for case in cases}
+        return {
+            name: {side: of_rounds(rounds) for side, rounds in sides.items() if rounds} for name, sides in found.items()
+        }
 
-    def measure(self, case: Case, side: str, file: Path | None, folder: Path) -> None:
+    def rounds(self, case: Case, side: str) -> list[dict[str, Any]]:
+        """The records of the rounds that there are, from the first one on."""
+        found: list[dict[str, Any]] = []
+        while (record := self.find(case, side, len(found))) is not None and not (self.quick and found):
+            found.append(record)
+        return found
+
+    def measure(self, case: Case, side: str, turn: int, file: Path | None, folder: Path) -> None:
         """Runs one case of one side in a process of its own, unless it is measured already."""
         print(f"{case.name:22} {side:16}", end="", flush=True)
-        if not self.fresh and self.find(case, side) is not None:
+        if not self.fresh and self.find(case, side, turn) is not None:
             print("measured already")
             return
         # Before the run: code that is edited meanwhile is not what was measured.
@@ -194,11 +207,12 @@ class Measurements:
                 write_atomic(case.data, file, folder)
             command = [str(RECBOLE), str(HERE / "side_recbole.py"), "--folder", str(folder)]
             command += ["--anomaly"] if side == "recbole_anomaly" else []
-        command += ["--case", case.name, *(["--quick"] if self.quick else [])]
-        path = self.path(case, side)
+        kind = "quick" if self.quick else "again" if turn > 0 else "whole"
+        command += ["--case", case.name, "--effort", kind]
+        path = self.path(case, side, turn)
         record = json.loads(run(command, self.environment, path.with_suffix(".log")))
         record.update(key=key, load_average_before=round(load, 2))
-        record["why_no_epoch"] = case.effort(side, self.quick).why_no_epoch
+        record["why_no_epoch"] = case.effort(side, kind).why_no_epoch
         write_json(path, record)
         print(f"epoch {record['epoch_seconds']:8.1f} s   (took {time.perf_counter() - began:.0f} s)")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -14,6 +14,8 @@ SIZES: dict[str, dict[str, Any]] = {
 """Beside the width: RecBole's own defaults, the authors' for FMLP-Rec. Caser has its user embedding, as in RecBole."""
 
 QUICK_BATCHES = 2
+KINDS = ("whole", "again", "quick")
+"""Of effort: see `Case.effort`."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,14 @@ class Case:
     learning_rate: float = 1e-3
     recbole_eval_batch_size: int = 256
 
-    def effort(self, side: str, quick: bool) -> Effort:
-        """What a side runs; `quick` only shows that it runs."""
+    def effort(self, side: str, kind: str) -> Effort:
+        """What a side runs: `whole`, `again` (later rounds: batches and one evaluation) or `quick` (to see it run)."""
         effort = self.tslrec if side == "tslrec" else self.recbole
         assert effort is not None
-        if quick:
+        if kind == "quick":
             return Effort(1, QUICK_BATCHES, 1, whole_epoch=False, why_no_epoch="smoke test")
+        if kind == "again":
+            return replace(effort, evaluations=1, whole_epoch=False, why_no_epoch="a later round")
         return effort
 
 

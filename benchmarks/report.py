@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,8 +21,22 @@ MEASURES = (
     ("training_peak", "training_peak_gib", "GiB"),
     ("evaluation_peak", "evaluation_peak_gib", "GiB"),
 )
+PER_ROUND = ("epoch_seconds", "epoch_seconds_mean", "evaluation_seconds")
+"""What later rounds measure again; memory does not drift."""
 COMPARED = ("epoch", "whole_epoch", "evaluation", "training_peak", "evaluation_peak")
 GROWN = ("epoch", "evaluation", "training_peak", "evaluation_peak")
+
+
+def of_rounds(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One record of a side's rounds: the first, with the median of what all of them measured, and theirs beside it."""
+    measured = {key: [record[key] for record in rounds] for key in PER_ROUND}
+    return {**rounds[0], **{key: statistics.median(values) for key, values in measured.items()}, "rounds": measured}
+
+
+def ratio(recbole: dict[str, Any], ours: dict[str, Any], key: str) -> float:
+    """RecBole's figure over ours: the median over the rounds that both have, where it is measured in each."""
+    pairs = zip(recbole["rounds"][key], ours["rounds"][key], strict=False) if key in PER_ROUND else []
+    return statistics.median([a / b for a, b in pairs] or [recbole[key] / ours[key]])
 
 
 def figures(records: Records, cases: Sequence[Case], gflops: float) -> list[Figure]:
@@ -39,7 +54,7 @@ def figures(records: Records, cases: Sequence[Case], gflops: float) -> list[Figu
             if side != "tslrec" and ours is not None:
                 suffix = side.removeprefix("recbole")
                 lines += [
-                    (f"{case.name}_{measure}_ratio{suffix}", rounded(record[key] / ours[key]), "x")
+                    (f"{case.name}_{measure}_ratio{suffix}", rounded(ratio(record, ours, key)), "x")
                     for measure, key, _ in MEASURES
                     if measure in COMPARED and record[key] is not None and ours[key] is not None
                 ]
@@ -92,7 +107,7 @@ def tables(records: Records, cases: Sequence[Case], gflops: float) -> str:
         lines += [f"{'':20} {side}: no whole epoch: {why}" for side, why in omitted(sides)]
         if {"tslrec", "recbole"} <= sides.keys():
             epoch, evaluation, training, evaluating = (
-                sides["recbole"][key] / sides["tslrec"][key]
+                ratio(sides["recbole"], sides["tslrec"], key)
                 for key in ("epoch_seconds", "evaluation_seconds", "training_peak_gib", "evaluation_peak_gib")
             )
             lines.append(

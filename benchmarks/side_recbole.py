@@ -27,7 +27,7 @@ from recbole.trainer import Trainer
 from recbole.utils import init_seed
 from torch import Tensor, nn
 
-from cases import CASES, SIZES, Case
+from cases import CASES, KINDS, SIZES, Case
 from fmlp_reference import FMLPReference, left_padded
 from measure import MemoryAboveImports, evaluation_record, print_record, training_record
 
@@ -131,9 +131,9 @@ class FirstBatches:
             began = now
 
 
-def measure(case: Case, folder: Path, *, anomaly: bool, quick: bool) -> dict[str, Any]:
+def measure(case: Case, folder: Path, *, anomaly: bool, kind: str) -> dict[str, Any]:
     """The record of one case."""
-    effort = case.effort("recbole", quick)
+    effort = case.effort("recbole", kind)
     torch.autograd.set_detect_anomaly(anomaly)
     memory = MemoryAboveImports()
     model_class, numbers = settings(case, folder)
@@ -173,13 +173,13 @@ def main() -> None:
     parser.add_argument("--case", required=True, choices=[case.name for case in CASES if case.recbole])
     parser.add_argument("--folder", required=True, type=Path)
     parser.add_argument("--anomaly", action="store_true")
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--effort", default="whole", choices=KINDS)
     arguments = parser.parse_args()
     # RecBole reads the command line too, and writes its logs into the working folder.
     del sys.argv[1:]
     os.chdir(arguments.folder)
     case = next(case for case in CASES if case.name == arguments.case)
-    print_record(measure(case, arguments.folder, anomaly=arguments.anomaly, quick=arguments.quick))
+    print_record(measure(case, arguments.folder, anomaly=arguments.anomaly, kind=arguments.effort))
 
 
 if __name__ == "__main__":

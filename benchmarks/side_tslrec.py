@@ -14,7 +14,7 @@ import lightning
 import torch
 from omegaconf import OmegaConf
 
-from cases import CASES, SIZES, Case
+from cases import CASES, KINDS, SIZES, Case
 from floor import epoch_flops
 from growth import market
 from measure import MemoryAboveImports, evaluation_record, print_record, training_record
@@ -84,15 +84,15 @@ def model_section(case: Case) -> dict[str, Any]:
     return {"_target_": TARGETS[case.model], **SIZES[case.model], **dropout}
 
 
-def measure(case: Case, load: Callable[[], Interactions], *, quick: bool = False) -> dict[str, Any]:
+def measure(case: Case, load: Callable[[], Interactions], *, kind: str = "whole") -> dict[str, Any]:
     """The record of one case.
 
     Args:
         case: what to run.
         load: gives the data set; its memory counts.
-        quick: run only a few batches.
+        kind: of effort.
     """
-    effort = case.effort("tslrec", quick)
+    effort = case.effort("tslrec", kind)
     lightning.seed_everything(SEED, verbose=False)
     memory = MemoryAboveImports()
     interactions = load()
@@ -167,7 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--case", required=True, choices=[case.name for case in CASES])
     parser.add_argument("--path", type=Path, help="the raw file, for a case that has one")
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--effort", default="whole", choices=KINDS)
     arguments = parser.parse_args()
     case = next(case for case in CASES if case.name == arguments.case)
     # As a run of `train.py` does.
@@ -175,7 +175,7 @@ def main() -> None:
     use_large_pages()
     kind, _, scale = case.data.partition("_")
     load = (lambda: market(int(scale))) if kind == "growth" else (lambda: load_file(case.data, arguments.path))
-    print_record(measure(case, load, quick=arguments.quick))
+    print_record(measure(case, load, kind=arguments.effort))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from floor import epoch_flops, overlaps, sasrec
 from fmlp_reference import FMLPReference, left_padded
 from growth import exponent, market
 from measure import MemoryAboveImports, scaled_epoch
-from report import figures, tables
+from report import figures, of_rounds, ratio, tables
 from side_tslrec import measure
 from tslrec.windows import all_prefixes
 
@@ -105,6 +105,10 @@ def test_growth_is_linear_in_users_and_items() -> None:
 
 
 def side(seconds: float, gib: float, control: float | None) -> dict[str, object]:
+    return of_rounds([one_round(seconds, gib, control)])
+
+
+def one_round(seconds: float, gib: float, control: float | None) -> dict[str, object]:
     return {
         "epoch_seconds": seconds,
         "epoch_seconds_mean": seconds,
@@ -115,6 +119,17 @@ def side(seconds: float, gib: float, control: float | None) -> dict[str, object]
         "epoch_flops": 200e9,
         "why_no_epoch": "too long",
     }
+
+
+def test_a_ratio_is_taken_within_each_round() -> None:
+    # The machine halves its speed after the first round, for both.
+    ours = of_rounds([one_round(seconds, 1.0, None) for seconds in (1.0, 2.0, 2.2)])
+    recbole = of_rounds([one_round(seconds, 3.0, None) for seconds in (10.0, 20.0, 22.0)])
+    assert ours["epoch_seconds"] == 2.0
+    assert ratio(recbole, ours, "epoch_seconds") == pytest.approx(10)
+    # RecBole lacks a round: the others count.
+    assert ratio(of_rounds([one_round(12.0, 3.0, None)]), ours, "epoch_seconds") == pytest.approx(12)
+    assert ratio(recbole, ours, "training_peak_gib") == pytest.approx(3)
 
 
 def test_figures_hold_ratios_and_the_share_of_the_floor() -> None:
