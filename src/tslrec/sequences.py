@@ -191,8 +191,7 @@ class SequenceDataModule(lightning.LightningDataModule):
         within = np.arange(lengths.sum()) - np.repeat(before, lengths)
         place = np.repeat(row_of, lengths), np.repeat(column_of, lengths) + within
         shape = len(rows), int((column_of + lengths).max())
-        items = self.interactions.items.astype(np.int64, copy=False)
-        source = np.repeat(starts, lengths) + within
+        items, source = self.interactions.items, np.repeat(starts, lengths) + within
         targets = np.where(within >= np.repeat(skipped, lengths), items[source + 1], 0) * counted
         items_BL, targets_BL, sequences_BL, positions_BL = (
             scattered(shape, place, values, blank)

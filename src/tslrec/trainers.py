@@ -77,7 +77,7 @@ class StageTrainers:
         self.folder = folder
         self.dashboards = list(dashboards)
         self.checkpoints = checkpoints
-        self.meter = meter or Meter()
+        self.meter = meter
 
     def __call__(
         self,
@@ -93,8 +93,9 @@ class StageTrainers:
         own: list[lightning.Callback] = [OwnDraws(), FiniteGradients(self.stage), StageProgress(self.stage)]
         if self.checkpoints is not None:
             seconds = self.config.checkpoint_seconds
+            meter = self.meter or Meter()
             # Last, so that what it writes holds what the others did in the same step.
-            own.append(Resuming(self.stage, self.checkpoints, every_seconds=seconds, stage_log=log, meter=self.meter))
+            own.append(Resuming(self.stage, self.checkpoints, every_seconds=seconds, stage_log=log, meter=meter))
         return lightning.Trainer(
             accelerator=self.config.accelerator,
             devices=self.config.devices,
