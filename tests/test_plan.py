@@ -21,8 +21,9 @@ from tslrec.llm.data import PreferenceDataModule
 from tslrec.llm.packing import Packer
 from tslrec.llm.shape import Shape, shape_of
 from tslrec.llm.tiny import random_llama
-from tslrec.plan import both_ways, e4srec_instances, histogram
+from tslrec.plan import both_ways, histogram
 from tslrec.plan_memory import GIB, HOST_BUFFER, sft_memory
+from tslrec.windows import recent_positions
 
 LLAMA_13B = Shape(5120, 13824, 40, 40, 40, 128, 32000)
 HEAD_13B = 32000 * 5120
@@ -86,7 +87,7 @@ def test_tokens_are_those_of_the_batches(train_lengths: NDArray[np.int64]) -> No
 
 def test_e4srecs_instances_are_those_of_the_audit(train_lengths: NDArray[np.int64]) -> None:
     interactions = make_interactions([[1 + i % 7 for i in range(length)] for length in train_lengths + 20])
-    found = e4srec_instances(interactions.train_lengths, 50)
+    _, found = recent_positions(interactions.train_lengths, 50)
     assert len(found) == audit(interactions, 50, None).training.recent_positions
     assert found.min() == 0
     assert found.max() <= 49

@@ -99,6 +99,11 @@ class ArtifactStore:
         folder = self.folder(recipe)
         return folder.with_name(folder.name + ".checkpoints")
 
+    def drop_checkpoints(self, recipe: Recipe) -> None:
+        """Once the result is there; by the next run, where this one is killed in between."""
+        if (checkpoints := self.checkpoints(recipe)).exists():
+            shutil.rmtree(checkpoints)
+
     def find(self, recipe: Recipe) -> Artifact | None:
         """The finished result of this recipe, if there is one.
 
@@ -147,6 +152,7 @@ class ArtifactStore:
             with lock:
                 found = self.find(recipe)
                 if found is not None:
+                    self.drop_checkpoints(recipe)
                     return found
                 for left in folder.parent.iterdir():
                     if left.name.startswith(folder.name + ".") and left.suffix == ".partial":
@@ -164,8 +170,7 @@ class ArtifactStore:
                 sync_tree(partial)
                 partial.rename(folder)
                 sync(folder.parent)
-                if (checkpoints := self.checkpoints(recipe)).exists():
-                    shutil.rmtree(checkpoints)
+                self.drop_checkpoints(recipe)
         except OSError as error:
             raise UserError(
                 f"{error.filename or folder}: {error.strerror or error}; artifacts need a folder that can be written, "

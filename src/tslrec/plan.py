@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from tslrec.config import Config
 from tslrec.llm.packing import ROW_LENGTH
 from tslrec.llm.shape import Shape, shape_of
-from tslrec.rows import rows_of
+from tslrec.rows import side_by_side
 from tslrec.sampling import RandomBatches
+from tslrec.windows import recent_positions
 
 TRAINING_PASSES = 2
 """Forward, and backward to the activations: the weights are frozen. LoRA's own products are counted apart."""
@@ -131,7 +132,8 @@ def make_plan(
 
     rival = config.e4srec
     rivals_adapter = shape.lora_parameters(rival.lora.rank, rival.lora.targets)
-    instances = e4srec_instances(train_lengths_U, config.training.max_len)
+    _, instances = recent_positions(train_lengths_U, config.training.max_len)
+    tested_U = np.minimum(train_lengths_U + 1, config.training.max_len)
     catalogue = np.ones(num_items, dtype=np.int64)
     augment_batch, batch = config.sft.augment_batch_size, config.sft.batch_size
     return Plan(
@@ -147,14 +149,8 @@ def make_plan(
         sft=work(both_ways(shown_U, prompt, batch, seed), lora, True),
         augmentation=work(both_ways(catalogue, prompt, augment_batch, None), lora, False),
         e4srec=work(both_ways(instances, e4srec_prompt, rival.batch_size, seed), rivals_adapter, True),
-        e4srec_inference=work(both_ways(shown_U + 1, e4srec_prompt, augment_batch, None), rivals_adapter, False),
+        e4srec_inference=work(both_ways(tested_U, e4srec_prompt, rival.eval_batch_size, None), rivals_adapter, False),
     )
-
-
-def e4srec_instances(train_lengths_U: NDArray[np.int64], max_len: int) -> NDArray[np.int64]:
-    """Items before each target of E4SRec: every position of a training part's last `max_len`, the first of them too."""
-    counts_U = np.minimum(train_lengths_U, max_len)
-    return np.arange(counts_U.sum()) - np.repeat(np.cumsum(counts_U) - counts_U, counts_U)
 
 
 def both_ways(lengths: NDArray[np.int64], prompt: PromptTokens, batch_size: int, seed: int | None) -> dict[str, Tokens]:
@@ -177,10 +173,9 @@ def both_ways(lengths: NDArray[np.int64], prompt: PromptTokens, batch_size: int,
     seen_shared = seen_naive = 0.0
     for batch in batches:
         mine = suffixes[batch]
-        rows = rows_of(mine, ROW_LENGTH)
-        width = max(int(mine[row].sum()) for row in rows)
-        shared += instruction + len(rows) * width
-        seen_shared += instruction * (instruction + 1) / 2 + len(rows) * width * (instruction + width / 2)
+        rows, width = side_by_side(mine, ROW_LENGTH).shape
+        shared += instruction + rows * width
+        seen_shared += instruction * (instruction + 1) / 2 + rows * width * (instruction + width / 2)
         whole = instruction + int(mine.max())
         naive += len(batch) * whole
         seen_naive += len(batch) * whole * (whole + 1) / 2

@@ -18,19 +18,14 @@ from tslrec.backbones.base import Packing
 from tslrec.errors import UserError
 from tslrec.interactions import Interactions
 from tslrec.ranks import process_place
-from tslrec.rows import rows_of
+from tslrec.rows import by_length, side_by_side
 from tslrec.sampling import RandomBatches, own_share
-from tslrec.windows import all_prefixes, all_windows
+from tslrec.windows import all_prefixes, all_windows, place_in_group
 
 T = TypeVar("T")
 
 SAMPLE_SEED = 0
 """Of the users that stand for all in an evaluation: the data alone decide, so all methods and seeds see the same."""
-
-MICRO_BATCH_WASTE = 0.15
-"""The share of a micro-batch that may be padding before it is cut in two."""
-MIN_MICRO_BATCH = 16
-"""Sequences; below, the overhead of one more pass outweighs the padding that it saves."""
 
 
 class SequenceBatch(NamedTuple):
@@ -179,31 +174,17 @@ class SequenceDataModule(lightning.LightningDataModule):
         """One pass for the whole step, several windows to a row, with the target after each position."""
         windows = self.windows
         indices, counted = own_share(step)
-        lengths = windows.lengths[indices]
-        rows = rows_of(lengths, self.max_len)
-        order = np.concatenate([np.asarray(row) for row in rows])
-        row_of = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
-        lengths, starts, skipped = lengths[order], windows.starts[indices][order], windows.skipped[indices][order]
-        before = np.cumsum(lengths) - lengths
-        first_of_row = np.searchsorted(row_of, np.arange(len(rows)))
-        column_of = before - before[first_of_row][row_of]
-
-        within = np.arange(lengths.sum()) - np.repeat(before, lengths)
-        place = np.repeat(row_of, lengths), np.repeat(column_of, lengths) + within
-        shape = len(rows), int((column_of + lengths).max())
+        starts, lengths, skipped = (each[indices] for each in (windows.starts, windows.lengths, windows.skipped))
+        rows_B, columns_B, shape = side_by_side(lengths, self.max_len)
+        within = place_in_group(lengths)
+        place = np.repeat(rows_B, lengths), np.repeat(columns_B, lengths) + within
         items, source = self.interactions.items, np.repeat(starts, lengths) + within
         targets = np.where(within >= np.repeat(skipped, lengths), items[source + 1], 0) * counted
-        items_BL, targets_BL, sequences_BL, positions_BL = (
-            scattered(shape, place, values, blank)
-            for values, blank in (
-                (items[source], 0),
-                (targets, 0),
-                (np.repeat(np.arange(len(order)), lengths), -1),
-                (within, 0),
-            )
-        )
-        nothing_B = torch.zeros(len(rows), dtype=torch.int64)
-        part = SequenceBatch(items_BL, nothing_B, nothing_B, targets_BL, packing=Packing(sequences_BL, positions_BL))
+        sequences = np.repeat(np.arange(len(lengths)), lengths)
+        packing = Packing(scattered(shape, place, sequences, -1), scattered(shape, place, within, 0))
+        nothing_B = torch.zeros(shape[0], dtype=torch.int64)
+        items_BL, targets_BL = scattered(shape, place, items[source], 0), scattered(shape, place, targets, 0)
+        part = SequenceBatch(items_BL, nothing_B, nothing_B, targets_BL, packing=packing)
         return TrainingBatch((part,), int((windows.lengths[step] - windows.skipped[step]).sum()))
 
     def evaluation(self, held_out: int) -> Batches[SequenceBatch]:
@@ -287,29 +268,5 @@ def seen_items(
     """Stretches of the flat array as pairs of row and item id, int64 `[S]` both."""
     counts_B = ends_B - begins_B
     rows_S = np.repeat(np.arange(len(counts_B)), counts_B)
-    places_S = np.arange(len(rows_S)) + np.repeat(begins_B - np.cumsum(counts_B) + counts_B, counts_B)
+    places_S = place_in_group(counts_B) + np.repeat(begins_B, counts_B)
     return torch.from_numpy(rows_S), torch.from_numpy(interactions.items[places_S].astype(np.int64))
-
-
-def by_length(indices: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """The instances of one step in groups of similar length: each group runs together, all take one step together."""
-    order = np.argsort(lengths, kind="stable")
-    return [indices[order[cut]] for cut in cut_by_length(lengths[order])]
-
-
-def cut_by_length(sorted_lengths: NDArray[np.int64]) -> list[slice]:
-    """Cuts rising lengths into runs, greedily from the longest, each with little padding.
-
-    A run is closed once taking in a shorter sequence would make more than `MICRO_BATCH_WASTE` of it padding, unless it
-    is smaller than `MIN_MICRO_BATCH`.
-    """
-    cuts, end = [], len(sorted_lengths)
-    while end > 0:
-        longest = sorted_lengths[end - 1]
-        tokens = np.cumsum(sorted_lengths[:end][::-1])
-        count = np.arange(1, end + 1)
-        fits = (tokens >= (1 - MICRO_BATCH_WASTE) * longest * count) | (count <= MIN_MICRO_BATCH)
-        size = end if fits.all() else int(np.argmin(fits))
-        cuts.append(slice(end - size, end))
-        end -= size
-    return cuts

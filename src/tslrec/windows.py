@@ -59,9 +59,8 @@ def all_prefixes(interactions: Interactions, max_len: int) -> Prefixes:
     """All prefixes of length 1 or more, their last `max_len` items as input."""
     counts_U = interactions.train_lengths - 1
     users = np.repeat(np.arange(interactions.num_users), counts_U)
-    first = np.repeat(np.cumsum(counts_U) - counts_U, counts_U)
     begins = interactions.offsets[users]
-    ends = begins + 1 + np.arange(len(users)) - first
+    ends = begins + 1 + place_in_group(counts_U)
     return Prefixes(users, np.maximum(begins, ends - max_len), ends)
 
 
@@ -76,10 +75,26 @@ def all_windows(interactions: Interactions, max_len: int) -> Windows:
     inputs_U = interactions.train_lengths - 1
     counts_U = np.where(inputs_U > 0, 1 + -(-np.maximum(inputs_U - max_len, 0) // stride), 0)
     users = np.repeat(np.arange(interactions.num_users), counts_U)
-    place = np.arange(len(users)) - np.repeat(np.cumsum(counts_U) - counts_U, counts_U)
+    place = place_in_group(counts_U)
     total = inputs_U[users]
     # The last window ends with the history, so it may overlap its neighbour by more than half.
     begin = np.minimum(place * stride, np.maximum(total - max_len, 0))
     length = np.minimum(total - begin, max_len)
     covered = np.where(place == 0, 0, (place - 1) * stride + max_len)
     return Windows(users, interactions.offsets[users] + begin, length, np.maximum(covered - begin, 0))
+
+
+def recent_positions(train_lengths_U: NDArray[np.int64], max_len: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """E4SRec's instances (Li et al. 2023): each of a training part's last `max_len` positions is a target.
+
+    Returns:
+        Of each instance its user, and how many items are shown before the target: none before the first, and nothing
+        of what was cut off.
+    """
+    counts_U = np.minimum(train_lengths_U, max_len)
+    return np.repeat(np.arange(len(counts_U)), counts_U), place_in_group(counts_U)
+
+
+def place_in_group(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of groups of these sizes, one behind the other, the place of each member in its own: 0, 1, …"""
+    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)

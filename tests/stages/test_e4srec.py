@@ -17,7 +17,7 @@ from tslrec.checkpoints import Checkpoints
 from tslrec.config import Config, DataConfig, E4SRecConfig, LLMConfig, LoraConfig, MethodConfig, TrainerConfig
 from tslrec.interactions import Interactions
 from tslrec.llm.adapter_files import new_e4srec
-from tslrec.llm.instances import InstanceDataModule, recent_positions
+from tslrec.llm.instances import InstanceDataModule
 from tslrec.llm.next_item_model import NextItemLLM
 from tslrec.llm.packing import Packer
 from tslrec.llm.source import resolve
@@ -51,7 +51,8 @@ def make_model(*, shared_prefix: bool) -> NextItemLLM:
 
 def test_each_recent_position_is_a_target_also_the_first_with_an_empty_history() -> None:
     interactions = make_interactions([[1, 2, 3, 4, 5], [6, 7], list(range(1, 12))])
-    begins, targets = recent_positions(interactions, MAX_LEN)
+    data = data_module(interactions)
+    begins, targets = data.begins_N, data.targets_N
     shown = [
         (interactions.items[begin:target].tolist(), int(interactions.items[target]))
         for begin, target in zip(begins, targets, strict=True)

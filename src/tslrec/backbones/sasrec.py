@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tslrec.backbones.base import CausalBackbone, Packing, last_position
 from tslrec.backbones.dropout import Dropout
 from tslrec.item_embedding import ItemEmbedding
+from tslrec.rows import own_past
 
 LAYER_NORM_EPS = 1e-12
 
@@ -138,7 +139,7 @@ class SASRec(CausalBackbone):
         if packing is None:
             seen_B1LL, positions = None, self.position_embedding[: items_BL.shape[1]]
         else:
-            seen_B1LL = own_past(packing.sequences_BL)
+            seen_B1LL = own_past(packing.sequences_BL)[:, None]
             positions = F.embedding(packing.positions_BL, self.position_embedding)
         hidden_BLD = self.start(items_BL, table_ID, positions)
         for block in self.blocks:
@@ -151,11 +152,3 @@ class SASRec(CausalBackbone):
         for block in earlier:
             hidden_BLD = block(hidden_BLD)
         return cast(Block, last).last(hidden_BLD, lengths_B)
-
-
-def own_past(sequences_BL: Tensor) -> Tensor:
-    """Who sees whom in rows of several sequences, bool `[B, 1, L, L]`: oneself, and one's own sequence before."""
-    length = sequences_BL.shape[1]
-    same_BLL = sequences_BL[:, :, None] == sequences_BL[:, None, :]
-    causal_LL = torch.ones(length, length, dtype=torch.bool, device=sequences_BL.device).tril()
-    return (same_BLL & causal_LL)[:, None]

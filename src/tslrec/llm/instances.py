@@ -17,6 +17,7 @@ from tslrec.interactions import Interactions
 from tslrec.llm.packing import PackedExamples, Packer
 from tslrec.sampling import RandomBatches, own_share
 from tslrec.sequences import Batches, evaluation_splits, seen_items
+from tslrec.windows import recent_positions
 
 
 class InstanceBatch(NamedTuple):
@@ -78,7 +79,10 @@ class InstanceDataModule(lightning.LightningDataModule):
         self.packer = packer
         self.max_len = max_len
         self.eval_batch_size = eval_batch_size
-        self.begins_N, self.targets_N = recent_positions(interactions, max_len)
+        users_N, shown_N = recent_positions(interactions.train_lengths, max_len)
+        counts_U = np.minimum(interactions.train_lengths, max_len)
+        self.begins_N = (interactions.offsets[:-1] + interactions.train_lengths - counts_U)[users_N]
+        self.targets_N = self.begins_N + shown_N
         self.batches = Batches(RandomBatches(len(self.targets_N), batch_size, seed), self.collate)
 
     def train_dataloader(self) -> Batches[InstanceBatch]:
@@ -114,12 +118,3 @@ class InstanceDataModule(lightning.LightningDataModule):
     def pack(self, starts_B: NDArray[np.int64], ends_B: NDArray[np.int64]) -> PackedExamples:
         items = self.interactions.items
         return self.packer([items[start:end].astype(np.int64) for start, end in zip(starts_B, ends_B, strict=True)])
-
-
-def recent_positions(interactions: Interactions, max_len: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Of each instance, where its history begins and where its target is, in the flat array; `[N]` both."""
-    counts_U = np.minimum(interactions.train_lengths, max_len)
-    begins_U = interactions.offsets[:-1] + interactions.train_lengths - counts_U
-    begins_N = np.repeat(begins_U, counts_U)
-    within_N = np.arange(len(begins_N)) - np.repeat(np.cumsum(counts_U) - counts_U, counts_U)
-    return begins_N, begins_N + within_N

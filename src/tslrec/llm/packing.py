@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tslrec.rows import rows_of
+from tslrec.rows import side_by_side
 
 ROW_LENGTH = 64
 """Attention costs its square: 52 to 96 were equally fast on two CPU cores, 256 a third slower."""
@@ -66,20 +66,14 @@ class Packer:
     def __call__(self, histories: Sequence[NDArray[np.int64]]) -> PackedExamples:
         """Packs histories (items 1..I in time order); none gives no row."""
         lengths_B = np.array([len(history) + self.num_response for history in histories], dtype=np.int64)
-        rows = rows_of(lengths_B, self.row_length)
-        width = max((int(lengths_B[row].sum()) for row in rows), default=0)
-        tokens_RT = np.full((len(rows), width), PADDING_TOKEN)
-        examples_RT = np.full((len(rows), width), NO_EXAMPLE)
-        positions_RT = np.zeros((len(rows), width), dtype=np.int64)
-        last_B = np.zeros(len(histories), dtype=np.int64)
+        rows_B, columns_B, shape = side_by_side(lengths_B, self.row_length)
+        tokens_RT, examples_RT = np.full(shape, PADDING_TOKEN), np.full(shape, NO_EXAMPLE)
+        positions_RT = np.zeros(shape, dtype=np.int64)
         response = -1 - np.arange(self.num_response)
-        for r, row in enumerate(rows):
-            start = 0
-            for b in row:
-                place = slice(start, start + lengths_B[b])
-                tokens_RT[r, place] = np.concatenate([histories[b], response])
-                examples_RT[r, place] = b
-                positions_RT[r, place] = np.arange(lengths_B[b])
-                start += lengths_B[b]
-                last_B[b] = r * width + start - 1
+        for b, history in enumerate(histories):
+            place = rows_B[b], slice(columns_B[b], columns_B[b] + lengths_B[b])
+            tokens_RT[place] = np.concatenate([history, response])
+            examples_RT[place] = b
+            positions_RT[place] = np.arange(lengths_B[b])
+        last_B = rows_B * shape[1] + columns_B + lengths_B - 1
         return PackedExamples(*(torch.from_numpy(a) for a in (tokens_RT, examples_RT, positions_RT, last_B)))

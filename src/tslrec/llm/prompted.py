@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from tslrec.config import LoraConfig
 from tslrec.llm.packing import NO_EXAMPLE, PADDING_TOKEN, ROW_LENGTH, PackedExamples, Packer
 from tslrec.llm.prompt import Prompt
+from tslrec.rows import own_past
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -119,10 +120,7 @@ class PromptedLLM(nn.Module):
 
     def _mask(self, examples_RT: Tensor, dtype: torch.dtype) -> Tensor:
         """Who sees whom, `[R, 1, T, P + T]`: the instruction, and one's own example up to oneself."""
-        width = examples_RT.shape[1]
-        same_RTT = examples_RT[:, :, None] == examples_RT[:, None, :]
-        causal_TT = torch.ones(width, width, dtype=torch.bool, device=examples_RT.device).tril()
-        seen = F.pad(same_RTT & causal_TT, (len(self.instruction_P), 0), value=True)[:, None]
+        seen = F.pad(own_past(examples_RT), (len(self.instruction_P), 0), value=True)[:, None]
         if self.llm.config._attn_implementation == "eager":
             # This implementation adds the mask to the scores.
             return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
