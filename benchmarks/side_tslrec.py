@@ -111,6 +111,7 @@ def measure(case: Case, load: Callable[[], Interactions], *, kind: str = "whole"
             batch_size=case.batch_size,
             eval_batch_size=EVAL_BATCH_SIZE,
             all_positions=backbone.causal,
+            fixed_window=backbone.fixed_window,
             packed=isinstance(backbone, CausalBackbone) and backbone.packs,
             seed=SEED,
         )

@@ -17,6 +17,8 @@ MICRO_BATCH_WASTE = 0.15
 """The share of a micro-batch that may be padding before it is cut in two."""
 MIN_MICRO_BATCH = 16
 """Sequences; below, the overhead of one more pass outweighs the padding that it saves."""
+FIXED_MICRO_BATCH = 256
+"""Windows of a fixed length in a micro-batch: so many that one more pass costs little, and no more, for the memory."""
 
 
 class Rows(NamedTuple):
@@ -80,6 +82,11 @@ def by_length(indices: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[ND
     """The instances of one step in groups of similar length: each group runs together, all take one step together."""
     order = np.argsort(lengths, kind="stable")
     return [indices[order[cut]] for cut in cut_by_length(lengths[order])]
+
+
+def in_turn(indices: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """The instances of one step in groups of equal size, where lengths make no difference."""
+    return np.array_split(indices, math.ceil(len(indices) / FIXED_MICRO_BATCH))
 
 
 def cut_by_length(sorted_lengths: NDArray[np.int64]) -> list[slice]:

@@ -18,7 +18,7 @@ from tslrec.backbones.base import Packing
 from tslrec.errors import UserError
 from tslrec.interactions import Interactions
 from tslrec.ranks import process_place
-from tslrec.rows import by_length, side_by_side
+from tslrec.rows import by_length, in_turn, side_by_side
 from tslrec.sampling import RandomBatches, own_share
 from tslrec.windows import all_prefixes, all_windows, place_in_group
 
@@ -96,6 +96,7 @@ class SequenceDataModule(lightning.LightningDataModule):
         eval_batch_size: users scored at a time.
         all_positions: train every position of a sequence in one pass (causal backbones), or one prefix at a time.
         packed: where all positions train, put several sequences into a row (backbones that pack).
+        fixed_window: where prefixes train, do not group them by length (backbones whose window is fixed).
         seed: decides the order of training.
         steps_per_epoch: see `RandomBatches`.
         validation_users: how many users, drawn at random, stand for all in a validation; None takes all.
@@ -115,6 +116,7 @@ class SequenceDataModule(lightning.LightningDataModule):
         all_positions: bool,
         seed: int,
         packed: bool = False,
+        fixed_window: bool = False,
         steps_per_epoch: int | None = None,
         validation_users: int | None = None,
         test_users: int | None = None,
@@ -123,6 +125,7 @@ class SequenceDataModule(lightning.LightningDataModule):
         self.interactions = interactions
         self.max_len = max_len
         self.eval_batch_size = eval_batch_size
+        self.fixed_window = fixed_window
         self.validated = sample_users(interactions, validation_users)
         self.tested = sample_users(interactions, test_users)
         collate: Callable[..., TrainingBatch]
@@ -151,8 +154,9 @@ class SequenceDataModule(lightning.LightningDataModule):
         """The micro-batches of one step, with the target after each prefix."""
         prefixes = self.prefixes
         indices, counted = own_share(step)
+        lengths = prefixes.ends[indices] - prefixes.starts[indices]
         parts = []
-        for rows in by_length(indices, prefixes.ends[indices] - prefixes.starts[indices]):
+        for rows in in_turn(indices) if self.fixed_window else by_length(indices, lengths):
             starts, ends = prefixes.starts[rows], prefixes.ends[rows]
             targets_B = self.interactions.items[ends].astype(np.int64) * counted
             parts.append(self.batch(prefixes.users[rows], starts, ends - starts, targets_B))

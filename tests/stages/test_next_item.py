@@ -12,10 +12,12 @@ import yaml
 from torch import Tensor
 
 from conftest import CHECKOUT, make_interactions
+from tslrec.fusions.gate import GatedFusion
 from tslrec.interactions import Interactions
 from tslrec.item_embedding import IdEmbedding
+from tslrec.sampled_softmax import NegativeSampler
 from tslrec.sequences import SequenceDataModule
-from tslrec.stages.next_item import NextItemModule, narrowed
+from tslrec.stages.next_item import NextItemModule, narrowed, placed
 from tslrec.stages.recommender import build_backbone
 
 MAX_LEN = 9
@@ -67,6 +69,55 @@ def test_all_positions_train_what_all_prefixes_train(name: str, packed: bool) ->
     assert loss == pytest.approx(expected_loss, rel=1e-12)
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-9, atol=1e-11)
     assert gradient.abs().max() > 0.01
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
+@pytest.mark.parametrize("num_negatives", [None, 12])
+@pytest.mark.parametrize("name", ["caser", "fmlp"])
+def test_micro_batches_of_prefixes_give_the_gradient_of_their_step(
+    name: str, num_negatives: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the whole step as one graph, with an item table that is computed."""
+    monkeypatch.setattr("tslrec.rows.FIXED_MICRO_BATCH", 7)
+    torch.manual_seed(0)
+    model = yaml.safe_load(Path(CHECKOUT / "configs" / "model" / f"{name}.yaml").read_text())
+    items = GatedFusion(20, 8, knowledge_IH=torch.randn(21, 5))
+    backbone = build_backbone(model, items, num_users=6, max_len=MAX_LEN).double()
+    sampler = num_negatives and NegativeSampler(np.ones(21, dtype=np.int64), num_negatives=num_negatives, exponent=0.0)
+    module = NextItemModule(backbone, learning_rate=1e-3, weight_decay=0.0, sampler=sampler or None)
+    for part in backbone.modules():
+        part.eval()
+    data = SequenceDataModule(
+        histories([3, 4, 7, 9, 11, 12]),
+        max_len=MAX_LEN,
+        batch_size=24,
+        eval_batch_size=8,
+        all_positions=False,
+        fixed_window=backbone.fixed_window,
+        seed=0,
+    )
+    batch = next(iter(data.train_dataloader()))
+    assert len(batch.parts) > 1
+
+    def in_one_graph() -> Tensor:
+        negatives, table_ID, step = None, items.table(), batch
+        if sampler:
+            rows_R, step, negatives = placed(batch, sampler.draw(torch.device("cpu")))
+            table_ID = items.rows(rows_R)
+        encoded = [module.encoded(rows, rows.items_BL, table_ID) for rows in step.parts]
+        users, targets = (torch.cat(each) for each in zip(*encoded, strict=True))
+        loss = module.loss_of(users, targets, table_ID, negatives) / batch.num_targets
+        return loss + backbone.regularization(None if sampler else table_ID)
+
+    losses, gradients = [], []
+    for compute in (lambda: module.training_step(batch, 0), in_one_graph):
+        torch.manual_seed(1)
+        losses.append(compute())
+        gradients.append(torch.autograd.grad(2 * losses[-1], list(module.parameters())))
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-12, atol=0)
+    for found, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
+        assert found.abs().max() > 0
 
 
 def test_packed_rows_hold_what_windows_hold() -> None:

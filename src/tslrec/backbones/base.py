@@ -33,11 +33,13 @@ class Backbone(nn.Module):
     Attributes:
         causal: whether the state at a position depends on nothing after it, so that one pass gives the user vector
             after each prefix (`CausalBackbone`).
+        fixed_window: whether it computes `max_len` positions however few are items.
         item_embedding: any `ItemEmbedding`, plain or fused.
         max_len: the longest input, in items.
     """
 
     causal: ClassVar[bool] = False
+    fixed_window: ClassVar[bool] = False
 
     def __init__(self, item_embedding: ItemEmbedding, max_len: int) -> None:
         super().__init__()
@@ -47,6 +49,11 @@ class Backbone(nn.Module):
     @property
     def hidden_size(self) -> int:
         return self.item_embedding.hidden_size
+
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """What is trained beside the item embedding."""
+        of_items = {id(parameter) for parameter in self.item_embedding.parameters()}
+        return [each for each in self.parameters() if each.requires_grad and id(each) not in of_items]
 
     def embed(self, items_BL: Tensor, table_ID: Tensor | None) -> Tensor:
         """The vectors of items, `[B, L, D]`; looking padding up never trains its row, as in the references."""

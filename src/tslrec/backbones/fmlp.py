@@ -99,6 +99,8 @@ class FMLPRec(Backbone):
         dropout: after the embedding, the filter and the feed-forward.
     """
 
+    fixed_window = True
+
     def __init__(
         self,
         item_embedding: ItemEmbedding,

@@ -17,7 +17,7 @@ from tslrec.stages.context import StageContext
 from tslrec.stages.next_item import NextItemModule
 from tslrec.stages.recommender import train_recommender
 
-VERSION = 4
+VERSION = 5
 TOGETHER = True
 
 FILES = {

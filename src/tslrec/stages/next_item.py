@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tslrec.accumulation import summed
 from tslrec.backbones.base import Backbone, CausalBackbone
 from tslrec.errors import UserError
 from tslrec.interactions import PADDING
@@ -56,23 +57,7 @@ class NextItemModule(lightning.LightningModule):
             # From here on ids are places in the part of the table that this step needs.
             rows_R, batch, negatives = placed(batch, self.sampler.draw(self.device))
             table_ID = item_embedding.rows(rows_R)
-        input_table_ID, inputs = narrowed(table_ID, [rows.items_BL for rows in batch.parts])
-        users: list[Tensor] = []
-        targets: list[Tensor] = []
-        for rows, items_BL in zip(batch.parts, inputs, strict=True):
-            if rows.targets.ndim == 1:
-                hidden = self.backbone(items_BL, rows.lengths_B, rows.users_B, input_table_ID)
-            else:
-                backbone = cast(CausalBackbone, self.backbone)
-                hidden = backbone.all_positions(items_BL, rows.lengths_B, rows.users_B, input_table_ID, rows.packing)
-            counted = rows.targets > 0
-            users.append(hidden[counted])
-            targets.append(rows.targets[counted])
-        user_TD, targets_T = torch.cat(users), torch.cat(targets)
-        if negatives is None:
-            loss = softmax_loss(user_TD, table_ID, targets_T, padding_row=item_embedding.padding_row)
-        else:
-            loss = sampled_softmax_loss(user_TD, table_ID, targets_T, negatives)
+        loss = self.summed_loss(batch, table_ID, negatives)
         # The mean over the targets of all processes, once their gradients have been averaged.
         _, world_size = process_place()
         loss = loss / (batch.num_targets / world_size)
@@ -85,6 +70,42 @@ class NextItemModule(lightning.LightningModule):
         self.loss_sums += torch.tensor([float(loss.detach()) * share, share], dtype=torch.float64)
         self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=batch.num_targets)
         return loss + self.backbone.regularization(table_ID if negatives is None else None)
+
+    def summed_loss(self, batch: TrainingBatch, table_ID: Tensor, negatives: Negatives | None) -> Tensor:
+        """Cross-entropy, summed over the targets of all micro-batches.
+
+        On a CPU prefixes are differentiated a micro-batch at a time: with one target to a whole window, their
+        activations outweigh the gradient of the item table, which this way is computed once for each micro-batch.
+        """
+        input_table_ID, inputs = narrowed(table_ID, [rows.items_BL for rows in batch.parts])
+        if len(batch.parts) > 1 and batch.parts[0].targets.ndim == 1 and self.device.type == "cpu":
+            tables = table_ID, input_table_ID
+            own_table, own_input_table = (table.detach().requires_grad_() for table in tables)
+            encoders = self.backbone.encoder_parameters()
+            losses = (
+                self.loss_of(*self.encoded(rows, items_BL, own_input_table), own_table, negatives)
+                for rows, items_BL in zip(batch.parts, inputs, strict=True)
+            )
+            return summed(losses, [own_table, own_input_table, *encoders], [*tables, *encoders])
+        encoded = [self.encoded(*part, input_table_ID) for part in zip(batch.parts, inputs, strict=True)]
+        users, targets = zip(*encoded, strict=True)
+        return self.loss_of(torch.cat(users), torch.cat(targets), table_ID, negatives)
+
+    def encoded(self, rows: SequenceBatch, items_BL: Tensor, input_table_ID: Tensor) -> tuple[Tensor, Tensor]:
+        """The user vectors `[T, D]` and the targets `[T]` of a micro-batch, whose items are `items_BL`."""
+        if rows.targets.ndim == 1:
+            hidden = self.backbone(items_BL, rows.lengths_B, rows.users_B, input_table_ID)
+        else:
+            backbone = cast(CausalBackbone, self.backbone)
+            hidden = backbone.all_positions(items_BL, rows.lengths_B, rows.users_B, input_table_ID, rows.packing)
+        counted = rows.targets > 0
+        return hidden[counted], rows.targets[counted]
+
+    def loss_of(self, user_TD: Tensor, targets_T: Tensor, table_ID: Tensor, negatives: Negatives | None) -> Tensor:
+        if negatives is None:
+            padding_row = self.backbone.item_embedding.padding_row
+            return softmax_loss(user_TD, table_ID, targets_T, padding_row=padding_row)
+        return sampled_softmax_loss(user_TD, table_ID, targets_T, negatives)
 
     def on_train_epoch_end(self) -> None:
         """Summed by hand, since Lightning's own mean over an epoch would begin anew in the middle of one."""

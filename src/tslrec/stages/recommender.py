@@ -76,6 +76,7 @@ def train_recommender(
         batch_size=config.batch_size,
         eval_batch_size=config.eval_batch_size,
         all_positions=config.all_positions and backbone.causal,
+        fixed_window=backbone.fixed_window,
         packed=isinstance(backbone, CausalBackbone) and backbone.packs,
         seed=context.seed,
         steps_per_epoch=config.steps_per_epoch,
