@@ -3,53 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from processes import run_together
 from scenarios import SCENARIOS, Outcome
-
-TIMEOUT_SECONDS = 240
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Outcome, Outcome]]:
     """A scenario's outcome by one process and by two; all of the latter run in one pair of processes."""
     folder = tmp_path_factory.mktemp("processes")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    script = Path(__file__).with_name("scenarios.py")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(folder)],
-            env={
-                **os.environ,
-                "OMP_NUM_THREADS": "1",
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-                "NODE_RANK": "0",
-                "LOCAL_RANK": str(rank),
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        said = [process.communicate(timeout=TIMEOUT_SECONDS)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
+    run_together("scenarios.py", str(folder))
 
     def outcomes(name: str) -> tuple[Outcome, Outcome]:
         two = json.loads((folder / f"{name}.json").read_text()), load_file(folder / f"{name}.safetensors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from conftest import make_interactions
+from sft_market import CLUSTERS_I, NUM_CLUSTERS, market, sft_context
 from tslrec.checkpoints import Checkpoints
-from tslrec.config import Config, DataConfig, LLMConfig, LoraConfig, MethodConfig, SFTConfig, TrainerConfig
 from tslrec.errors import UserError
 from tslrec.interactions import Interactions
 from tslrec.llm.data import PreferenceBatch, PreferenceDataModule, training_histories, window_preferences
@@ -28,20 +29,6 @@ from tslrec.stages import sft
 from tslrec.stages.context import StageContext
 from tslrec.stages.sft import rate_at, squared_error, top_category_is_right
 from tslrec.trainers import StageTrainers
-
-NUM_CLUSTERS, PER_CLUSTER = 4, 5
-CLUSTERS_I = np.array([-1, *np.repeat(np.arange(NUM_CLUSTERS), PER_CLUSTER)])
-
-
-def market(num_users: int = 96) -> Interactions:
-    """Users who mostly buy from one category."""
-    draw = np.random.default_rng(0)
-    sequences = []
-    for user in range(num_users):
-        length = int(draw.integers(3, 9))
-        category = np.where(draw.random(length) < 0.8, user % NUM_CLUSTERS, draw.integers(0, NUM_CLUSTERS, length))
-        sequences.append((1 + category * PER_CLUSTER + draw.integers(0, PER_CLUSTER, length)).tolist())
-    return make_interactions(sequences, num_items=NUM_CLUSTERS * PER_CLUSTER)
 
 
 def make_trainer(
@@ -66,38 +53,8 @@ def make_trainer(
 
 @pytest.fixture
 def make_context(tmp_path: Path) -> Callable[..., StageContext]:
-    """A context with the inputs of the stage, its folder named by the caller."""
-
-    def make(folder: str = "sft", llm: LLMConfig | None = None, **changes: Any) -> StageContext:
-        interactions = market()
-        draw = np.random.default_rng(1)
-        centres = draw.normal(size=(NUM_CLUSTERS, 6))
-        table_ID = np.zeros((interactions.num_items + 1, 6), dtype=np.float32)
-        table_ID[1:] = centres[CLUSTERS_I[1:]] + 0.1 * draw.normal(size=(interactions.num_items, 6))
-        for name in ("backbone", "preferences", folder):
-            (tmp_path / name).mkdir(exist_ok=True)
-        save_file({"item_embeddings": table_ID}, tmp_path / "backbone" / "item_embeddings.safetensors")
-        preferences_UK = user_preferences(interactions, CLUSTERS_I, NUM_CLUSTERS)
-        save_file(
-            {"clusters": CLUSTERS_I, "preferences": preferences_UK},
-            tmp_path / "preferences" / "preferences.safetensors",
-        )
-        config = Config(
-            method=MethodConfig("tslrec", ["sft"]),
-            data=DataConfig("market", "market", {}),
-            model={"name": "sasrec"},
-            fusion={},
-            llm=llm or LLMConfig(name="tiny", random={}, lora=LoraConfig(rank=4, alpha=8)),
-            sft=replace(SFTConfig(batch_size=8, learning_rate=1e-2, max_epochs=4), **changes),
-            trainer=TrainerConfig("cpu"),
-            preset="tests",
-            cache=str(tmp_path),
-        )
-        lightning.seed_everything(3, verbose=False)
-        inputs = {name: tmp_path / name for name in ("backbone", "preferences")}
-        return StageContext(config, interactions, 3, tmp_path / folder, inputs, make_trainer)
-
-    return make
+    """`sft_context` in a folder of the test's own."""
+    return functools.partial(sft_context, tmp_path, make_trainer)
 
 
 MakeContext = Callable[..., StageContext]

@@ -28,6 +28,7 @@ from tslrec.resuming import fit
 from tslrec.stages.context import StageContext
 from tslrec.stages.selection import kept_weights, selection_callbacks
 from tslrec.stages.sft import rate_at
+from tslrec.zero import whole
 
 VERSION = 1
 TOGETHER = True
@@ -169,8 +170,9 @@ def run(context: StageContext) -> dict[str, Any]:
     fit(trainer, module, data)
     best.restore(module)
     tested = trainer.test(module, data, verbose=False)[0]
-    if trainer.is_global_zero:
-        save_trained(model, context.folder, source)
+    with whole(model.trainable_parameters()):
+        if trainer.is_global_zero:
+            save_trained(model, context.folder, source)
     return {
         **best.metrics,
         **tested,

@@ -6,7 +6,9 @@ from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import EarlyStopping
-from torch import Tensor
+from torch import Tensor, nn
+
+from tslrec.zero import whole
 
 MONITORED = "validation/{protocol}/NDCG@10"
 
@@ -30,7 +32,9 @@ class BestWeights(lightning.Callback):
         if not self.metrics or now[self.monitored] > self.metrics[self.monitored]:
             self.epoch = trainer.current_epoch
             self.metrics = now
-            self.weights = {name: value.detach().cpu().clone() for name, value in kept_weights(pl_module).items()}
+            with whole(trained(pl_module)):
+                kept = kept_weights(pl_module)
+                self.weights = {name: value.detach().cpu().clone() for name, value in kept.items()}
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "metrics": self.metrics, "weights": self.weights}
@@ -40,7 +44,12 @@ class BestWeights(lightning.Callback):
 
     def restore(self, module: lightning.LightningModule) -> None:
         """Puts the best weights back."""
-        module.load_state_dict(self.weights, strict=module.strict_loading)
+        with whole(trained(module), changed=True):
+            module.load_state_dict(self.weights, strict=module.strict_loading)
+
+
+def trained(module: lightning.LightningModule) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
 def kept_weights(module: lightning.LightningModule) -> dict[str, Tensor]:

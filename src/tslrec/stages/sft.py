@@ -26,6 +26,7 @@ from tslrec.ranks import in_any_process, sum_over_processes
 from tslrec.resuming import fit
 from tslrec.stages.context import StageContext
 from tslrec.stages.selection import kept_weights
+from tslrec.zero import whole
 
 VERSION = 2
 TOGETHER = True
@@ -222,8 +223,9 @@ def run(context: StageContext) -> dict[str, Any]:
     fit(trainer, module, data)
     seconds = time.perf_counter() - started
     sums = sum_over_processes(module.totals.sums, trainer.strategy.root_device)
-    if trainer.is_global_zero:
-        save_trained(model, context.folder, source)
+    with whole(model.trainable_parameters()):
+        if trainer.is_global_zero:
+            save_trained(model, context.folder, source)
     return {
         **module.totals.metrics(sums),
         "trainable_parameters": trainable,

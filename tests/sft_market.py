@@ -1,0 +1,64 @@
+"""A market small enough to see what the preference SFT does with it, and the stage's context."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+from safetensors.numpy import save_file
+
+from conftest import make_interactions
+from tslrec.config import Config, DataConfig, LLMConfig, LoraConfig, MethodConfig, SFTConfig, TrainerConfig
+from tslrec.interactions import Interactions
+from tslrec.preferences import user_preferences
+from tslrec.stages.context import MakeTrainer, StageContext
+
+NUM_CLUSTERS, PER_CLUSTER = 4, 5
+CLUSTERS_I = np.array([-1, *np.repeat(np.arange(NUM_CLUSTERS), PER_CLUSTER)])
+
+
+def market(num_users: int = 96) -> Interactions:
+    """Users who mostly buy from one category."""
+    draw = np.random.default_rng(0)
+    sequences = []
+    for user in range(num_users):
+        length = int(draw.integers(3, 9))
+        category = np.where(draw.random(length) < 0.8, user % NUM_CLUSTERS, draw.integers(0, NUM_CLUSTERS, length))
+        sequences.append((1 + category * PER_CLUSTER + draw.integers(0, PER_CLUSTER, length)).tolist())
+    return make_interactions(sequences, num_items=NUM_CLUSTERS * PER_CLUSTER)
+
+
+def sft_context(
+    parent: Path, make_trainer: MakeTrainer, folder: str = "sft", llm: LLMConfig | None = None, **changes: Any
+) -> StageContext:
+    """A context with the inputs of the stage, all of its folders below `parent`; `changes` are of the SFT's numbers."""
+    interactions = market()
+    draw = np.random.default_rng(1)
+    centres = draw.normal(size=(NUM_CLUSTERS, 6))
+    table_ID = np.zeros((interactions.num_items + 1, 6), dtype=np.float32)
+    table_ID[1:] = centres[CLUSTERS_I[1:]] + 0.1 * draw.normal(size=(interactions.num_items, 6))
+    for name in ("backbone", "preferences", folder):
+        (parent / name).mkdir(exist_ok=True)
+    save_file({"item_embeddings": table_ID}, parent / "backbone" / "item_embeddings.safetensors")
+    preferences_UK = user_preferences(interactions, CLUSTERS_I, NUM_CLUSTERS)
+    save_file(
+        {"clusters": CLUSTERS_I, "preferences": preferences_UK},
+        parent / "preferences" / "preferences.safetensors",
+    )
+    config = Config(
+        method=MethodConfig("tslrec", ["sft"]),
+        data=DataConfig("market", "market", {}),
+        model={"name": "sasrec"},
+        fusion={},
+        llm=llm or LLMConfig(name="tiny", random={}, lora=LoraConfig(rank=4, alpha=8)),
+        sft=replace(SFTConfig(batch_size=8, learning_rate=1e-2, max_epochs=4), **changes),
+        trainer=TrainerConfig("cpu"),
+        preset="tests",
+        cache=str(parent),
+    )
+    lightning.seed_everything(3, verbose=False)
+    inputs = {name: parent / name for name in ("backbone", "preferences")}
+    return StageContext(config, interactions, 3, parent / folder, inputs, make_trainer)

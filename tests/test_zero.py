@@ -1,0 +1,72 @@
+"""The preference SFT under DeepSpeed's ZeRO, on the CPU: the results of one process without it, and none lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from processes import run_together
+
+pytest.importorskip("deepspeed", reason="DeepSpeed is for Linux")
+
+Outcome = tuple[dict[str, Any], dict[str, dict[str, Tensor]]]
+"""Facts of the training without dropout, and the trained weights of each."""
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Outcome]:
+    """What a strategy gives with some processes."""
+
+    @cache
+    def run(strategy: str, processes: int) -> Outcome:
+        folder = tmp_path_factory.mktemp(f"{strategy}-{processes}")
+        run_together("zero_scenarios.py", str(folder), strategy, str(processes), processes=processes)
+        trainings = ("whole", "uninterrupted", "resumed")
+        return json.loads((folder / "facts.json").read_text()), {name: weights(folder / name) for name in trainings}
+
+    return run
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    return {**load_file(folder / "adapter" / "adapter_model.safetensors"), **load_file(folder / "heads.safetensors")}
+
+
+CASES = [("zero2", 1), ("zero2_offload", 2), ("zero3_offload", 1), ("zero3_offload", 2)]
+
+
+@pytest.mark.parametrize(("strategy", "processes"), CASES)
+def test_zero_trains_what_one_process_trains(
+    outcome: Callable[[str, int], Outcome], strategy: str, processes: int
+) -> None:
+    plain, expected = outcome("plain", 1)
+    facts, found = outcome(strategy, processes)
+    for name in ("loss_mean", "loss_final", "constant_loss", "explained_share", "tokens"):
+        assert facts[name] == pytest.approx(plain[name], rel=1e-4), name
+    torch.testing.assert_close(found["whole"], expected["whole"], rtol=0, atol=2e-4)
+    # Zero before the first step, as LoRA must be, and all of it there afterwards.
+    assert facts["lora_b_largest"] == 0
+    assert facts["lora_b_numbers"] == plain["lora_b_numbers"]
+    assert all(each.abs().max() > 0 for name, each in found["whole"].items() if "lora_B" in name)
+
+
+def test_zero_3_partitions_the_language_model(outcome: Callable[[str, int], Outcome]) -> None:
+    plain, _ = outcome("plain", 1)
+    facts, _ = outcome("zero3_offload", 2)
+    assert plain["numbers_held"] > 1e4
+    assert facts["numbers_held"] == 0
+
+
+@pytest.mark.parametrize(("strategy", "processes"), CASES)
+def test_an_interrupted_training_ends_as_a_whole_one(
+    outcome: Callable[[str, int], Outcome], strategy: str, processes: int
+) -> None:
+    _, found = outcome(strategy, processes)
+    torch.testing.assert_close(found["resumed"], found["uninterrupted"], rtol=0, atol=0)
