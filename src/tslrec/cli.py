@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tslrec.errors import UserError
-from tslrec.verbs import audit
+from tslrec.verbs import audit, clean, report, status
 
-VERBS = {"audit": audit}
+VERBS: dict[str, Any] = {"audit": audit, "report": report, "status": status, "clean": clean}
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,7 +40,7 @@ def run(argv: list[str]) -> None:
         prog="tslrec",
         usage="tslrec VERB …",
         formatter_class=text,
-        description=f"Looks at data; training is `python train.py`.\n\nverbs:\n{summaries}",
+        description=f"Looks at data and results; training is `python train.py`.\n\nverbs:\n{summaries}",
         epilog="`tslrec VERB --help` says more.",
     )
     top.add_argument("verb", choices=VERBS, metavar="VERB", help="one of them")

@@ -28,14 +28,31 @@ class ZeroStrategy(DeepSpeedStrategy):
     does. DeepSpeed's files are pickles; they are read only once their hashes were found in the checkpoint's manifest.
 
     Args:
-        persistence_threshold: of ZeRO-3: parameters with fewer numbers than this stay whole in every process; None for
+        stage: 2 partitions gradients and optimizer states, 3 the parameters too.
+        offload_optimizer: keep the optimizer states in host memory.
+        offload_parameters: of stage 3: the parameters as well.
+        persistence_threshold: of stage 3: parameters with fewer numbers than this stay whole in every process; None for
             DeepSpeed's default.
-        settings: see Lightning's `DeepSpeedStrategy`.
+        process_group_backend: None for the device's usual one.
     """
 
-    def __init__(self, *, persistence_threshold: int | None = None, **settings: Any) -> None:
-        # With them every checkpoint would hold the 13 billion parameters that are not trained.
-        super().__init__(exclude_frozen_parameters=True, **settings)
+    def __init__(
+        self,
+        *,
+        stage: int = 2,
+        offload_optimizer: bool = False,
+        offload_parameters: bool = False,
+        persistence_threshold: int | None = None,
+        process_group_backend: str | None = None,
+    ) -> None:
+        super().__init__(
+            stage=stage,
+            offload_optimizer=offload_optimizer,
+            offload_parameters=offload_parameters,
+            process_group_backend=process_group_backend,
+            # With them every checkpoint would hold the 13 billion parameters that are not trained.
+            exclude_frozen_parameters=True,
+        )
         assert isinstance(self.config, dict)
         # So few parameters are trained that PyTorch's AdamW does, offloaded or not; DeepSpeed's own is compiled first.
         self.config["zero_force_ds_cpu_optimizer"] = False

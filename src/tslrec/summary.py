@@ -1,0 +1,125 @@
+"""Recorded runs side by side: runs that differ by their seed alone are one row, with mean and standard deviation."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tslrec.errors import UserError
+
+METHODS = ("base", "ci", "tslrec", "e4srec")
+Names = tuple[str, str, str, str]
+"""Data set, backbone, preset, method."""
+READ_BY_ALL = ("model", "source_model", "training")
+READ_BY: Mapping[str, tuple[str, ...]] = {
+    "base": (),
+    "ci": ("preferences", "fusion"),
+    "tslrec": ("preferences", "fusion", "llm", "sft"),
+    "e4srec": ("llm", "e4srec"),
+}
+"""The sections of the configuration that say what a method does, beside those of `READ_BY_ALL`."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs of one method with one setting.
+
+    Attributes:
+        data: the data set's name.
+        model: the backbone's; with that of the preferences where it is another.
+        preset: its name.
+        method: its name.
+        differs: what tells this row from others with the same names.
+        seeds: of the runs, rising.
+        metrics: of each run, in the order of the seeds.
+    """
+
+    data: str
+    model: str
+    preset: str
+    method: str
+    differs: str
+    seeds: tuple[int, ...]
+    metrics: tuple[Mapping[str, Any], ...]
+
+    @property
+    def names(self) -> Names:
+        return self.data, self.model, self.preset, self.method
+
+    def values(self, metric: str) -> list[float]:
+        return [float(each[metric]) for each in self.metrics]
+
+    def mean(self, metric: str) -> float:
+        return statistics.fmean(self.values(metric))
+
+    def deviation(self, metric: str) -> float | None:
+        """The seeds' standard deviation (with n - 1); None of a single one."""
+        return statistics.stdev(self.values(metric)) if len(self.seeds) > 1 else None
+
+
+def summarise(results: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """Rows by data set, backbone, preset and method, of the results of runs as `result.json` holds them."""
+    groups: dict[Names, dict[str, dict[int, Mapping[str, Any]]]] = {}
+    for result in results:
+        seeds = groups.setdefault(names_of(result), {}).setdefault(json.dumps(setting(result)), {})
+        seeds[int(result["seed"])] = result["metrics"]
+    rows = []
+    for names, settings in sorted(groups.items(), key=lambda item: (item[0][:3], METHODS.index(item[0][3]))):
+        flat = {text: json.loads(text) for text in settings}
+        for text, seeds in settings.items():
+            ordered = sorted(seeds)
+            metrics = tuple(seeds[seed] for seed in ordered)
+            data, model, preset, method = names
+            differs = differences(flat[text], flat.values())
+            rows.append(Row(data, model, preset, method, differs, tuple(ordered), metrics))
+    return rows
+
+
+def read_results(root: Path) -> Iterator[Mapping[str, Any]]:
+    """What the runs below an artifacts folder reached, the latest last.
+
+    Raises:
+        UserError: if there is none, or one cannot be read.
+    """
+    paths = sorted((root / "runs").glob("*/result.json"), key=lambda path: path.stat().st_mtime)
+    if not paths:
+        raise UserError(f"{root}: no finished run; name the folder that artifacts=FOLDER named")
+    for path in paths:
+        try:
+            results = json.loads(path.read_text(encoding="utf-8"))["results"]
+            for result in results:
+                names_of(result), setting(result), result["metrics"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: not the result of a run ({error!r}); delete its folder") from error
+        yield from results
+
+
+def names_of(result: Mapping[str, Any]) -> Names:
+    model, source = str(result["model"]), str(result["source_model"])
+    return str(result["data"]), model if source == model else f"{model} ({source})", result["preset"], result["method"]
+
+
+def setting(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a run's configuration that its method reads, flat: `training.batch_size` and the like."""
+    config = result["config"]
+    return dict(flatten({name: config[name] for name in (*READ_BY_ALL, *READ_BY[result["method"]])}))
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def differences(own: Mapping[str, Any], all_of_them: Iterable[Mapping[str, Any]]) -> str:
+    """`KEY=VALUE` for each key in which some of the settings differ."""
+    others = list(all_of_them)
+    keys = dict.fromkeys(key for each in others for key in each)
+    differing = [key for key in keys if any(each.get(key) != own.get(key) for each in others)]
+    return " ".join(f"{key}={own.get(key)}" for key in differing)
