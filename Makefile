@@ -1,10 +1,11 @@
 # make run    the main job on the embedded default      make test   ruff, mypy and pytest
 # make setup  only the environment, in .venv            make lint   ruff and mypy alone
 # make bench  the backbones beside RecBole's (BENCH='--side tslrec' and the like: see benchmarks/backbones.py --help)
+# make bench-llm  the language model's stages, with and without the shared prompt
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run setup test lint bench clean
+.PHONY: run setup test lint bench bench-llm clean
 
 run: .venv/.installed .venv/.weights
 	$(BIN)/python train.py experiment=quickstart
@@ -20,6 +21,9 @@ lint: .venv/.tested
 
 bench: .venv/.installed .venv-recbole/.installed
 	$(BIN)/python benchmarks/backbones.py $(BENCH)
+
+bench-llm: .venv/.installed .venv/.weights
+	$(BIN)/python benchmarks/llm.py $(BENCH)
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -131,7 +131,7 @@ def test_status_prints_a_line_for_each_and_the_sum(
     printed = capsys.readouterr().out
     assert len(printed.splitlines()) == 9
     assert "a checkpoint of step 1,234" in printed
-    assert f"version {backbone.VERSION - 1} where the code is {backbone.VERSION}" in printed
+    assert f"version {backbone.VERSION - 1}, now {backbone.VERSION}" in printed
     assert "4 done, 2 stopped, 1 stale; " in printed
     written = json.loads((root / "status.json").read_text())
     assert {each["stage"] for each in written} == {"backbone", "data", "fusion"}

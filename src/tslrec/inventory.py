@@ -108,7 +108,7 @@ def entry(stage: Path, name: str, *, check_files: bool) -> Entry:
     stale = current is not None and manifest.get("version") != current
     note = f"{str(manifest.get('created', ''))[:16].replace('T', ' ')}, {manifest.get('wall_seconds', 0.0):,.0f} s"
     if stale:
-        note += f", version {manifest.get('version')} where the code is {current}"
+        note += f", version {manifest.get('version')}, now {current}"
     inputs = tuple(dict(manifest.get("inputs", {})).values())
     return Entry(
         stage.name, name, State.STALE if stale else State.DONE, folders, size, note, str(manifest["key"]), inputs

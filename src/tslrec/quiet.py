@@ -22,6 +22,13 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
 
 
+def without_loading_bars() -> None:
+    """Hides the bars by which transformers shows that it puts weights into a model, which takes a second."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+
+
 def not_about_the_accelerator(record: logging.LogRecord) -> bool:
     """Whether a message of DeepSpeed's says more than that it found no GPU, which it does whenever it is imported."""
     return not record.getMessage().startswith("Setting accelerator to CPU")

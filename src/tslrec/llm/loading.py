@@ -13,7 +13,7 @@ from filelock import FileLock
 from tslrec.config import LLMConfig
 from tslrec.errors import UserError
 from tslrec.llm.source import SOURCE_FILE, ResolvedSource, on_this_machine
-from tslrec.quiet import quieten
+from tslrec.quiet import quieten, without_loading_bars
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -37,6 +37,7 @@ def load(source: ResolvedSource, *, dtype: str, attention: str) -> tuple[PreTrai
     import torch
     from transformers import AutoModel, AutoTokenizer
 
+    without_loading_bars()
     torch_dtype: torch.dtype = getattr(torch, dtype)
     if source.kind == "random":
         from tslrec.llm.tiny import byte_tokenizer, random_llama
@@ -105,6 +106,7 @@ def convert_gguf(path: Path, folder: Path, identity: dict[str, Any]) -> None:
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils.quantization_config import GgufConfig
 
+    without_loading_bars()
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
