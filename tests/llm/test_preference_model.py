@@ -54,6 +54,7 @@ def relative_difference(ours: Tensor, reference: Tensor) -> float:
 )
 def test_shared_prefix_equals_whole_sequences(attention: str, dtype: str, tolerance: float) -> None:
     shared, naive = (make_model(shared_prefix=flag, attention=attention) for flag in (True, False))
+    assert shared.one_pass == (attention == "sdpa")
     if dtype == "float64":
         shared, naive = in_full_precision(shared), in_full_precision(naive)
     (ours, our_gradients), (references, gradients) = outputs_and_gradients(shared), outputs_and_gradients(naive)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tslrec.config import LoraConfig
+from tslrec.llm import shared_attention
 from tslrec.llm.packing import NO_EXAMPLE, PADDING_TOKEN, ROW_LENGTH, PackedExamples, Packer
 from tslrec.llm.prompt import Prompt
 from tslrec.rows import own_past
@@ -35,7 +36,8 @@ class PromptedLLM(nn.Module):
 
     The instruction is the same for all examples. With `shared_prefix` it runs once a call, with gradient, and its keys
     and values are seen by all; what is left of the examples is packed into rows. Outputs and gradients are those of
-    whole sequences, but for LoRA dropout, which then draws one mask of the instruction for the batch.
+    whole sequences, but for LoRA dropout, which then draws one mask of the instruction for the batch. Both run as one
+    pass where the model's attention can be told who sees whom (`shared_attention`), else one after the other.
 
     Args:
         adapted: the language model, without its head for tokens, in PEFT's wrapper.
@@ -54,6 +56,7 @@ class PromptedLLM(nn.Module):
         super().__init__()
         self.adapted = adapted
         self.shared_prefix = shared_prefix
+        self.one_pass = shared_prefix and shared_attention.install(self.llm)
         self.packer = Packer(len(prompt.response), ROW_LENGTH if shared_prefix else None)
         tokens = cast(nn.Embedding, self._token_embedding()).weight
         self.knowledge_size = int(tokens.shape[1])
@@ -82,16 +85,32 @@ class PromptedLLM(nn.Module):
             prefix: what `run_prefix` gave, to run many batches with the same weights; computed here where None.
         """
         suffix_RTH = self._embed(examples.tokens_RT)
-        if self.shared_prefix:
-            hidden_RTH = self._after_prefix(suffix_RTH, examples, self.run_prefix() if prefix is None else prefix)
-        else:
+        if not self.shared_prefix:
             hidden_RTH = self._whole_sequences(suffix_RTH, examples)
+        elif prefix is None and self.one_pass:
+            hidden_RTH = self._with_prefix(suffix_RTH, examples)
+        else:
+            hidden_RTH = self._after_prefix(suffix_RTH, examples, self.run_prefix() if prefix is None else prefix)
         return hidden_RTH.reshape(-1, self.knowledge_size)[examples.last_B]
 
     def run_prefix(self) -> KeysAndValues:
         """Keys and values of the instruction, with gradient."""
         cache = self.llm(inputs_embeds=self._instruction(1), use_cache=True).cache
         return [(layer.keys, layer.values) for layer in cache.layers]
+
+    def _with_prefix(self, suffix_RTH: Tensor, examples: PackedExamples) -> Tensor:
+        """One pass over the instruction and all rows; in front of the examples the instruction stands once."""
+        length = len(self.instruction_P)
+        positions_N = torch.cat(
+            [torch.arange(length, device=suffix_RTH.device), examples.positions_RT.flatten() + length]
+        )
+        hidden_1NH = self.llm(
+            inputs_embeds=torch.cat([self._instruction(1), suffix_RTH.flatten(0, 1)[None]], dim=1),
+            attention_mask=shared_attention.added_mask(self._seen(examples.examples_RT), suffix_RTH.dtype),
+            position_ids=positions_N[None],
+            use_cache=False,
+        ).last_hidden_state
+        return hidden_1NH[0, length:]
 
     def _after_prefix(self, suffix_RTH: Tensor, examples: PackedExamples, prefix: KeysAndValues) -> Tensor:
         from transformers import DynamicCache
@@ -119,12 +138,14 @@ class PromptedLLM(nn.Module):
         return hidden_RSH[:, len(self.instruction_P) :]
 
     def _mask(self, examples_RT: Tensor, dtype: torch.dtype) -> Tensor:
-        """Who sees whom, `[R, 1, T, P + T]`: the instruction, and one's own example up to oneself."""
-        seen = F.pad(own_past(examples_RT), (len(self.instruction_P), 0), value=True)[:, None]
-        if self.llm.config._attn_implementation == "eager":
-            # This implementation adds the mask to the scores.
-            return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
-        return seen
+        """Who sees whom, as the model's attention wants to be told."""
+        seen_R1TS = self._seen(examples_RT)
+        eager = self.llm.config._attn_implementation == "eager"
+        return shared_attention.added_mask(seen_R1TS, dtype) if eager else seen_R1TS
+
+    def _seen(self, examples_RT: Tensor) -> Tensor:
+        """Who sees whom, bool `[R, 1, T, P + T]`: the instruction, and one's own example up to oneself."""
+        return F.pad(own_past(examples_RT), (len(self.instruction_P), 0), value=True)[:, None]
 
     def _instruction(self, rows: int) -> Tensor:
         return self._token_embedding()(self.instruction_P).expand(rows, -1, -1)

@@ -30,7 +30,7 @@ from tslrec.stages.selection import kept_weights, selection_callbacks
 from tslrec.stages.sft import rate_at
 from tslrec.zero import whole
 
-VERSION = 1
+VERSION = 2
 TOGETHER = True
 
 

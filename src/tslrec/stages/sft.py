@@ -28,7 +28,7 @@ from tslrec.stages.context import StageContext
 from tslrec.stages.selection import kept_weights
 from tslrec.zero import whole
 
-VERSION = 2
+VERSION = 3
 TOGETHER = True
 
 FINAL_SHARE = 1 / 3
