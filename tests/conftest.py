@@ -29,3 +29,14 @@ def make_interactions(sequences: Sequence[Sequence[int]], num_items: int | None 
 def checkout() -> Path:
     """The project's folder."""
     return CHECKOUT
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of all stages, to be copied."""
+    from in_process import RUN, train_here
+
+    folder = tmp_path_factory.mktemp("finished")
+    ended = train_here(*RUN, folder=folder)
+    assert ended.code == 0, ended.err
+    return folder

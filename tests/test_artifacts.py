@@ -114,6 +114,32 @@ def test_the_manifest_says_what_determined_the_result(tmp_path: Path) -> None:
     assert manifest["wall_seconds"] == 1.0
 
 
+def test_a_half_copied_folder_is_named(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    (store.produce(RECIPE, writing("abc"), no_facts).folder / MANIFEST).unlink()
+    with pytest.raises(UserError, match=r"manifest\.json: not a readable manifest.*delete"):
+        store.find(RECIPE)
+
+
+@pytest.mark.parametrize("change", [{"key": "0" * 64}, {"inputs": {"data": "e"}}, {"seed": 4}, {"config": {}}])
+def test_a_manifest_of_another_result_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    path = store.produce(RECIPE, writing("abc"), no_facts).folder / MANIFEST
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(UserError, match=r"manifest\.json: made (by key|from something else).*delete the folder"):
+        store.find(RECIPE)
+
+
+def test_another_version_of_the_code_computes_its_own_result_and_leaves_the_old_one_as_it_is(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    old, new = replace(RECIPE, version=1), replace(RECIPE, version=2)
+    store.produce(old, writing("old"), no_facts)
+    assert not store.produce(new, writing("new"), no_facts).reused
+    for recipe, text in ((old, "old"), (new, "new")):
+        artifact = store.produce(recipe, not_computed, no_facts)
+        assert (artifact.folder / "inner" / "weights.txt").read_text() == text
+
+
 def counted(root: str) -> None:
     def compute(folder: Path) -> dict[str, Any]:
         with (Path(root) / "computed").open("a") as file:
@@ -132,6 +158,36 @@ def test_several_processes_compute_a_result_once(tmp_path: Path) -> None:
         process.join(30)
     assert [process.exitcode for process in processes] == [0, 0, 0, 0]
     assert (tmp_path / "computed").read_text() == "x"
+
+
+def computing_until_killed(root: str) -> None:
+    def compute(folder: Path) -> dict[str, Any]:
+        (folder / "half.txt").write_text("half")
+        time.sleep(60)
+        return {}
+
+    ArtifactStore(Path(root), job="killed").produce(RECIPE, compute, no_facts)
+
+
+def test_who_waits_for_a_process_that_is_killed_computes_the_result_itself(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    killed = context.Process(target=computing_until_killed, args=(str(tmp_path),))
+    killed.start()
+    deadline = time.monotonic() + 30
+    while not list(tmp_path.glob("backbone/*.partial/half.txt")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    waiting = context.Process(target=counted, args=(str(tmp_path),))
+    waiting.start()
+    waiting.join(4 * POLL_SECONDS)
+    assert waiting.is_alive()
+    killed.kill()
+    waiting.join(30)
+    assert waiting.exitcode == 0
+    assert (tmp_path / "computed").read_text() == "x"
+    artifact = ArtifactStore(tmp_path).produce(RECIPE, not_computed, no_facts)
+    assert not (artifact.folder / "half.txt").exists()
+    assert not list(tmp_path.glob("backbone/*.partial"))
 
 
 @dataclass

@@ -85,6 +85,16 @@ def test_each_result_is_told_by_what_became_of_it(root: Path) -> None:
     assert states(root, check_files=True) == {**wanted, "damaged": State.DAMAGED}
 
 
+def test_what_another_version_of_the_code_made_is_stale_and_computed_again(root: Path) -> None:
+    old = recipe("fusion", "twice", 1)
+    make(root, old)
+    make(root, recipe("fusion", "twice"))
+    found = {each.name: each.state for each in inventory(root) if each.name.startswith("twice")}
+    assert len(found) == 2
+    assert found.pop(ArtifactStore(root).folder(old).name) is State.STALE
+    assert list(found.values()) == [State.DONE]
+
+
 def test_what_is_running_is_told_by_its_lock(root: Path) -> None:
     running = recipe("backbone", "running")
     folder = begin(root, running)

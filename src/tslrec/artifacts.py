@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tslrec.disk import disk_fault
 from tslrec.errors import UserError
 
 if TYPE_CHECKING:
@@ -54,10 +55,19 @@ class Recipe:
 
     @property
     def key(self) -> str:
-        """Hex sha256 of all of this but the label."""
+        """Hex sha256 of what determines the result."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def text(self) -> str:
+        """All of this but the label, as JSON."""
         determining = {name: value for name, value in asdict(self).items() if name != "label"}
-        text = json.dumps(determining, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return json.dumps(determining, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @property
+    def determining(self) -> dict[str, Any]:
+        """The same, as a manifest holds it."""
+        return dict(json.loads(self.text))
 
 
 @dataclass(frozen=True)
@@ -118,6 +128,8 @@ class ArtifactStore:
             raise UserError(
                 f"{folder / MANIFEST}: made by key {manifest['key']}, wanted {recipe.key}; delete the folder"
             )
+        if {name: manifest.get(name) for name in recipe.determining} != recipe.determining:
+            raise UserError(f"{folder / MANIFEST}: made from something else than its key says; delete the folder")
         verify(folder, manifest)
         return Artifact(folder, manifest, reused=True)
 
@@ -171,11 +183,10 @@ class ArtifactStore:
                 partial.rename(folder)
                 sync(folder.parent)
                 self.drop_checkpoints(recipe)
-        except OSError as error:
-            raise UserError(
-                f"{error.filename or folder}: {error.strerror or error}; artifacts need a folder that can be written, "
-                "with space left: set artifacts=FOLDER"
-            ) from error
+        except Exception as error:
+            if (fault := disk_fault(error, folder)) is None:
+                raise
+            raise fault from error
         return Artifact(folder, manifest, reused=False)
 
     def follow(
@@ -267,12 +278,15 @@ def describe(path: Path) -> dict[str, Any]:
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON aside, synced, then renamed, so that no reader ever sees half of it."""
     aside = path.with_name(path.name + ".writing")
-    with aside.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2, sort_keys=True, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            json.dump(value, file, indent=2, sort_keys=True, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def sync_tree(folder: Path) -> None:

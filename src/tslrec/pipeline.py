@@ -20,6 +20,7 @@ from tslrec.check import check, check_catalogue
 from tslrec.checkpoints import Checkpoints
 from tslrec.composition import Composer, to_config
 from tslrec.config import Config
+from tslrec.disk import disk_fault
 from tslrec.entry import stop
 from tslrec.errors import UserError
 from tslrec.measuring import Meter
@@ -53,9 +54,10 @@ def run(composed: DictConfig, overrides: list[str]) -> None:
     except Exception as error:
         if not first:
             ranks.let_first_speak()
-        if not isinstance(error, UserError):
+        known = error if isinstance(error, UserError) else disk_fault(error)
+        if known is None:
             raise
-        stop(error)
+        stop(known)
 
 
 def run_methods(config: Config, composer: Composer, store: ArtifactStore, console: Console) -> list[MethodResult]:

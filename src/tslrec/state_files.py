@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.plugins.io import CheckpointIO
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from tslrec.arrays import load_tensors
 from tslrec.artifacts import write_json
+from tslrec.errors import UserError
 
 TENSORS = "state.safetensors"
 TREE = "state.json"
@@ -42,10 +44,17 @@ class StateFiles(CheckpointIO):
         write_json(folder / TREE, tree)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Reads the state from a folder, onto the CPU."""
+        """Reads the state from a folder, onto the CPU.
+
+        Raises:
+            UserError: if the files are not what was written.
+        """
         folder = Path(path)
-        tree = json.loads((folder / TREE).read_text(encoding="utf-8"))
-        state = decode(tree, load_file(folder / TENSORS))
+        try:
+            tree = json.loads((folder / TREE).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{folder / TREE}: not JSON ({error}); delete {folder.parent}") from error
+        state = decode(tree, load_tensors(folder / TENSORS))
         assert isinstance(state, dict)
         return state
 

@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from tslrec.checkpoints import Checkpoints
 from tslrec.config import TrainerConfig
-from tslrec.finite import FiniteGradients
+from tslrec.finite import FiniteSteps
 from tslrec.measuring import Meter
 from tslrec.quiet import quieten
 from tslrec.resuming import Resuming
@@ -90,7 +90,8 @@ class StageTrainers:
         quieten()
         strategy = self.config.llm_strategy if llm else self.config.strategy
         log = StageLog(self.folder)
-        own: list[lightning.Callback] = [OwnDraws(), FiniteGradients(self.stage), StageProgress(self.stage)]
+        remedy = "lower the learning rate" + (", or use another llm.dtype" if llm else "")
+        own: list[lightning.Callback] = [OwnDraws(), FiniteSteps(self.stage, remedy), StageProgress(self.stage)]
         if self.checkpoints is not None:
             seconds = self.config.checkpoint_seconds
             meter = self.meter or Meter()

@@ -9,8 +9,10 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from local_hub import COMMIT, REPOSITORY, Hub, hub_config, local_hub, use_hub
+from safetensors.numpy import save_file
 
 from tslrec.config import LLMConfig
 from tslrec.errors import UserError
@@ -27,7 +29,7 @@ def write_folder(folder: Path, weights: bytes = b"weights") -> Path:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     (folder / "tokenizer.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(weights)
+    save_file({"weights": np.frombuffer(weights, dtype=np.uint8)}, folder / "model.safetensors")
     return folder
 
 

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from conftest import make_interactions
 from tslrec.config import Config, DataConfig, LLMConfig, LoraConfig, MethodConfig, TrainerConfig
+from tslrec.errors import UserError
 from tslrec.llm.adapter_files import load_trained, new_model, read_item_embeddings, save_trained
 from tslrec.llm.preference_model import PreferenceLLM
 from tslrec.llm.source import resolve
@@ -123,7 +124,7 @@ def test_values_that_are_not_finite_stop_the_stage(tmp_path: Path) -> None:
     heads = load_file(tmp_path / "sft" / "heads.safetensors")
     heads["item_projection.bias"][:] = np.nan
     save_file(heads, tmp_path / "sft" / "heads.safetensors")
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(UserError, match="not finite; use another"):
         stage.run(context_of(tmp_path))
 
 

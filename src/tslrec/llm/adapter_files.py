@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from tslrec.arrays import load_tensors
 from tslrec.config import LLMConfig, LoraConfig
 from tslrec.llm.loading import load
 from tslrec.llm.next_item_model import NextItemLLM
@@ -69,14 +69,14 @@ def load_trained(folder: Path, llm: LLMConfig, source: ResolvedSource, item_embe
     """
     from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
 
-    heads = load_file(folder / HEADS)
+    heads = load_tensors(folder / HEADS)
     num_clusters = heads["group_head.bias"].shape[0]
     base, tokenizer = load(source, dtype=llm.dtype, attention=llm.attention)
     settings = PeftConfig.from_pretrained(str(folder / ADAPTER))
     # PEFT would warn that the weights lie elsewhere than where they were trained; the manifest knows their hash.
     settings.base_model_name_or_path = None
     adapted = get_peft_model(base, settings)
-    weights = load_file(folder / ADAPTER / ADAPTER_WEIGHTS)
+    weights = load_tensors(folder / ADAPTER / ADAPTER_WEIGHTS)
     result: Any = set_peft_model_state_dict(adapted, weights)
     wanted = {name for name, _ in adapted.named_parameters() if "lora_" in name}
     absent = wanted & set(result.missing_keys)
@@ -98,5 +98,4 @@ def load_trained(folder: Path, llm: LLMConfig, source: ResolvedSource, item_embe
 
 def read_item_embeddings(folder: Path) -> Tensor:
     """The backbone's item embeddings, float32 `[I + 1, D]`."""
-    with safe_open(folder / "item_embeddings.safetensors", framework="pt") as file:
-        return file.get_tensor("item_embeddings").to(torch.float32)
+    return load_tensors(folder / "item_embeddings.safetensors")["item_embeddings"].to(torch.float32)

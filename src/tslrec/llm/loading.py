@@ -32,6 +32,9 @@ def load(source: ResolvedSource, *, dtype: str, attention: str) -> tuple[PreTrai
         source: where they are, as `resolve` found.
         dtype: `float32`, `bfloat16` or `float16`.
         attention: transformers' attention implementation.
+
+    Raises:
+        UserError: if they can only be used by code that comes with them.
     """
     quieten()
     import torch
@@ -45,10 +48,22 @@ def load(source: ResolvedSource, *, dtype: str, attention: str) -> tuple[PreTrai
         base: PreTrainedModel = random_llama(source.sizes, attention)
         return base.to(torch_dtype), byte_tokenizer()  # type: ignore[arg-type]
     folder = local_folder(source)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    base = AutoModel.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, dtype=torch_dtype, attn_implementation=attention
-    )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        base = AutoModel.from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch_dtype,
+            attn_implementation=attention,
+        )
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise UserError(
+            f"{folder}: wants code of its own to be run, which is never done; choose a model that transformers knows"
+        ) from error
     return base, tokenizer
 
 
@@ -67,7 +82,9 @@ def tokenizer_at_hand(llm: LLMConfig, cache: Path) -> PreTrainedTokenizerBase | 
     folder = source.converted if source.kind == "gguf" else source.location
     if folder is None or not folder.is_dir():
         return None
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
     return tokenizer
 
 
@@ -111,12 +128,13 @@ def convert_gguf(path: Path, folder: Path, identity: dict[str, Any]) -> None:
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         with Console(stderr=True).status(f"Converting {path.name}, once"):
-            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
             model = AutoModel.from_pretrained(
                 path.parent,
                 gguf_file=path.name,
                 # Without this the weights stay in their quantised form, which cannot be saved.
                 quantization_config=GgufConfig(dequantize=True),
+                trust_remote_code=False,
                 dtype=torch.float32,
             )
             model.save_pretrained(aside)

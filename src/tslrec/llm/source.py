@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tslrec.arrays import shapes
 from tslrec.config import LLMConfig
 from tslrec.errors import UserError
 
@@ -21,6 +22,7 @@ SAMPLES = 16
 SAMPLE_BYTES = 65536
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 SOURCE_FILE = "source.json"
+GGUF_MAGIC = b"GGUF"
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,12 @@ def missing_part(folder: Path) -> str | None:
     if not index.is_file():
         return None if (folder / "model.safetensors").is_file() else "model.safetensors"
     shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    return next((shard for shard in shards if not (folder / shard).is_file()), None)
+    return next((shard for shard in shards if not shard_is_there(folder, shard)), None)
+
+
+def shard_is_there(folder: Path, shard: str) -> bool:
+    """Whether an index names a file of safetensors in its own folder; any other would be read as a pickle."""
+    return shard == Path(shard).name and shard.endswith(".safetensors") and (folder / shard).is_file()
 
 
 def fingerprint(path: Path) -> str:
@@ -118,6 +125,9 @@ def _random(name: str, sizes: Mapping[str, int]) -> ResolvedSource:
 
 def _path(name: str, path: Path, converted_copies: Path) -> ResolvedSource:
     if path.suffix == ".gguf" and path.is_file():
+        with path.open("rb") as file:
+            if file.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
+                raise UserError(f"llm {name}: {path} is not GGUF, whatever its name; correct llm.path")
         digest = fingerprint(path)
         identity = {"kind": "gguf", "name": path.name, "fingerprint": digest}
         copy = converted_copies / f"{path.stem}-{digest[:12]}"
@@ -129,6 +139,8 @@ def _path(name: str, path: Path, converted_copies: Path) -> ResolvedSource:
         raise UserError(
             f"llm {name}: {path} has no {missing}; give a folder as save_pretrained writes it, in safetensors"
         )
+    for weights in sorted(path.glob("*.safetensors")):
+        shapes(weights)  # Refuses what is no safetensors, now rather than after the backbone's training.
     files = sorted([*path.glob("*.safetensors"), *path.glob("*.json"), *path.glob("tokenizer.model")])
     state = hashlib.sha256("".join(f"{file.name} {fingerprint(file)}\n" for file in files).encode())
     identity = {"kind": "folder", "name": path.name, "fingerprint": state.hexdigest()}

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors.numpy import load_file
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tslrec.arrays import ID_MAP, load_arrays
+from tslrec.errors import UserError
 from tslrec.llm.adapter_files import load_trained, read_item_embeddings
 from tslrec.llm.preference_model import PreferenceLLM
 from tslrec.llm.source import resolve
@@ -75,10 +76,10 @@ def run(context: StageContext) -> dict[str, Any]:
         The cases C1, C2 and C3, and the adjusted Rand index against the true categories where they are known.
 
     Raises:
-        ValueError: if a value is not finite.
+        UserError: if a value is not finite.
     """
     config = context.config
-    clusters_I = load_file(context.inputs["preferences"] / "preferences.safetensors")["clusters"]
+    clusters_I = load_arrays(context.inputs["preferences"] / "preferences.safetensors")["clusters"]
     source = resolve(config.llm, Path(config.cache))
     item_embeddings_ID = read_item_embeddings(context.inputs["backbone"])
     model = load_trained(context.inputs["sft"], config.llm, source, item_embeddings_ID)
@@ -88,8 +89,12 @@ def run(context: StageContext) -> dict[str, Any]:
             model, context.interactions.num_items, batch_size=config.sft.augment_batch_size
         )
     if not (torch.isfinite(knowledge_IH).all() and torch.isfinite(categories_IK).all()):
-        raise ValueError("augment: the language model gave values that are not finite")
-    save_file({"knowledge": knowledge_IH, "categories": categories_IK}, context.folder / "knowledge.safetensors")
+        raise UserError("augment: the language model gave values that are not finite; use another llm.dtype")
+    save_file(
+        {"knowledge": knowledge_IH, "categories": categories_IK},
+        context.folder / "knowledge.safetensors",
+        metadata={ID_MAP: context.interactions.ids.digest},
+    )
     metrics = compare_categories(categories_IK, clusters_I)
     truth = context.interactions.true_categories
     if truth is not None:

@@ -15,7 +15,6 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from tslrec.errors import UserError
 from tslrec.llm.adapter_files import new_e4srec, read_item_embeddings, save_trained
 from tslrec.llm.instances import InstanceBatch, InstanceDataModule, RankedBatch
 from tslrec.llm.next_item_model import NextItemLLM
@@ -23,7 +22,6 @@ from tslrec.llm.prompted import KeysAndValues
 from tslrec.llm.source import resolve
 from tslrec.losses import softmax_loss
 from tslrec.metrics import RankingMetrics, target_ranks
-from tslrec.ranks import in_any_process
 from tslrec.resuming import fit
 from tslrec.stages.context import StageContext
 from tslrec.stages.selection import kept_weights, selection_callbacks
@@ -72,17 +70,9 @@ class E4SRecModule(lightning.LightningModule):
         checkpoint["state_dict"] = kept_weights(self)
 
     def training_step(self, batch: InstanceBatch, batch_idx: int) -> Tensor:
-        """One optimizer step over this process's share of its instances.
-
-        Raises:
-            UserError: if the loss is not finite.
-        """
+        """One optimizer step over this process's share of its instances."""
         total = self.loss(self.model(batch.examples), batch.targets_B) * batch.counted
         step = self.global_step
-        if in_any_process(~torch.isfinite(total)):
-            raise UserError(
-                f"e4srec: the loss is not finite at step {step}; lower e4srec.learning_rate or use another llm.dtype"
-            )
         loss = float(total.detach()) / len(batch.targets_B)
         self.log("loss", loss, prog_bar=True, logger=False, batch_size=len(batch.targets_B))
         for logger in self.loggers:

@@ -15,11 +15,10 @@ from torch import Tensor
 
 from tslrec.accumulation import summed
 from tslrec.backbones.base import Backbone, CausalBackbone
-from tslrec.errors import UserError
 from tslrec.interactions import PADDING
 from tslrec.losses import softmax_loss
 from tslrec.metrics import RankingMetrics, target_ranks
-from tslrec.ranks import in_any_process, process_place, sum_over_processes
+from tslrec.ranks import process_place, sum_over_processes
 from tslrec.sampled_softmax import Negatives, NegativeSampler, sampled_softmax_loss
 from tslrec.sequences import SequenceBatch, TrainingBatch
 
@@ -61,11 +60,6 @@ class NextItemModule(lightning.LightningModule):
         # The mean over the targets of all processes, once their gradients have been averaged.
         _, world_size = process_place()
         loss = loss / (batch.num_targets / world_size)
-        if in_any_process(~torch.isfinite(loss)):
-            raise UserError(
-                f"the loss is not finite at step {self.global_step} of epoch {self.current_epoch}; "
-                "lower training.learning_rate"
-            )
         share = batch.num_targets / world_size
         self.loss_sums += torch.tensor([float(loss.detach()) * share, share], dtype=torch.float64)
         self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=batch.num_targets)

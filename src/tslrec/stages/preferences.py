@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
+from tslrec.arrays import ID_MAP, load_arrays
 from tslrec.preferences import cluster_items, user_preferences
 from tslrec.stages.context import StageContext
 
@@ -21,7 +22,7 @@ def run(context: StageContext) -> dict[str, Any]:
         The smallest and largest group, and the adjusted Rand index against the true categories where they are known.
     """
     config = context.config.preferences
-    item_embeddings_ID = load_file(context.inputs["backbone"] / "item_embeddings.safetensors")["item_embeddings"]
+    item_embeddings_ID = load_arrays(context.inputs["backbone"] / "item_embeddings.safetensors")["item_embeddings"]
     clusters_I, centroids_KD = cluster_items(
         item_embeddings_ID, num_clusters=config.num_clusters, num_starts=config.num_starts, seed=context.seed
     )
@@ -29,6 +30,7 @@ def run(context: StageContext) -> dict[str, Any]:
     save_file(
         {"clusters": clusters_I, "preferences": preferences_UK, "centroids": centroids_KD},
         context.folder / "preferences.safetensors",
+        metadata={ID_MAP: context.interactions.ids.digest},
     )
     sizes = np.bincount(clusters_I[1:], minlength=config.num_clusters)
     metrics: dict[str, Any] = {"smallest_group": int(sizes.min()), "largest_group": int(sizes.max())}

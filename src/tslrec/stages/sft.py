@@ -13,16 +13,15 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from safetensors.numpy import load_file
 from torch import Tensor
 
-from tslrec.errors import UserError
+from tslrec.arrays import load_arrays
 from tslrec.llm.adapter_files import new_model, read_item_embeddings, save_trained
 from tslrec.llm.data import PreferenceBatch, PreferenceDataModule, training_histories, window_preferences
 from tslrec.llm.packing import PackedExamples
 from tslrec.llm.preference_model import PreferenceLLM
 from tslrec.llm.source import resolve
-from tslrec.ranks import in_any_process, sum_over_processes
+from tslrec.ranks import sum_over_processes
 from tslrec.resuming import fit
 from tslrec.stages.context import StageContext
 from tslrec.stages.selection import kept_weights
@@ -98,19 +97,11 @@ class PreferenceSFTModule(lightning.LightningModule):
             self.totals.sums = checkpoint["totals"]
 
     def training_step(self, batch: PreferenceBatch, batch_idx: int) -> Tensor:
-        """One optimizer step over this process's share of its users.
-
-        Raises:
-            UserError: if the loss is not finite.
-        """
+        """One optimizer step over this process's share of its users."""
         logits_BK = self.model(batch.examples).logits_BK
         errors_B = squared_error(logits_BK, batch.targets_BK)
         total = errors_B.sum() * batch.counted
         step = self.global_step
-        if in_any_process(~torch.isfinite(total)):
-            raise UserError(
-                f"sft: the loss is not finite at step {step}; lower sft.learning_rate or use another llm.dtype"
-            )
         # Processes' gradients are averaged by the strategy, which this undoes, shares of a step being unequal.
         scale = self.trainer.world_size / (batch.num_users if self.reduction == "mean" else 1)
         with torch.no_grad():
@@ -190,7 +181,7 @@ def run(context: StageContext) -> dict[str, Any]:
     """
     config, sft = context.config, context.config.sft
     item_embeddings_ID = read_item_embeddings(context.inputs["backbone"])
-    preferences = load_file(context.inputs["preferences"] / "preferences.safetensors")
+    preferences = load_arrays(context.inputs["preferences"] / "preferences.safetensors")
     targets_UK = preferences["preferences"]
     if sft.target == "window":
         histories = training_histories(context.interactions, config.training.max_len)
