@@ -171,17 +171,8 @@ class ArtifactStore:
                         shutil.rmtree(left)
                 partial.mkdir()
                 metrics = compute(partial)
-                manifest = {
-                    "key": recipe.key,
-                    **asdict(recipe),
-                    "files": {name: describe(partial / name) for name in list_files(partial)},
-                    "metrics": metrics,
-                    **facts(),
-                }
-                write_json(partial / MANIFEST, manifest)
-                sync_tree(partial)
-                partial.rename(folder)
-                sync(folder.parent)
+                said = {"key": recipe.key, **asdict(recipe), "metrics": metrics, **facts()}
+                manifest = publish(partial, folder, said)
                 self.drop_checkpoints(recipe)
         except Exception as error:
             if (fault := disk_fault(error, folder)) is None:
@@ -220,6 +211,25 @@ class ArtifactStore:
                 take_part = None
             time.sleep(POLL_SECONDS)
         return found
+
+
+def publish(aside: Path, final: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives a folder that was written aside its manifest and its final name, once all of it is on disk.
+
+    Args:
+        aside: the folder, on the same disk.
+        final: its name from now on, which is free.
+        facts: what the manifest says beside the files.
+
+    Returns:
+        The manifest.
+    """
+    manifest = {**facts, "files": {name: describe(aside / name) for name in list_files(aside)}}
+    write_json(aside / MANIFEST, manifest)
+    sync_tree(aside)
+    aside.rename(final)
+    sync(final.parent)
+    return manifest
 
 
 def is_free(lock: BaseFileLock) -> bool:

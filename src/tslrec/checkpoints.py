@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tslrec.artifacts import MANIFEST, describe, list_files, read_manifest, sync, sync_tree, verify, write_json
+from tslrec.artifacts import publish, read_manifest, verify
 from tslrec.errors import UserError
 
 STATE = "state"
@@ -48,15 +48,11 @@ class Checkpoints:
             step: optimizer steps that are done.
             facts: what else the manifest says.
         """
-        partial, final = self.aside, self.folder / f"step-{step:09d}"
-        files = {name: describe(partial / name) for name in list_files(partial)}
-        write_json(partial / MANIFEST, {"key": final.name, "files": files, "metrics": {}, "step": step, **facts})
-        sync_tree(partial)
+        final = self.folder / f"step-{step:09d}"
         if final.exists():
             # Left by a run that found it damaged and has come here again.
             shutil.rmtree(final)
-        partial.rename(final)
-        sync(self.folder)
+        publish(self.aside, final, {"key": final.name, "metrics": {}, "step": step, **facts})
         for old in self.all()[KEPT:]:
             shutil.rmtree(old)
         return final
