@@ -150,6 +150,7 @@ def train_and_evaluate(config: Config, interactions: Interactions, folder: Path,
     """The backbone stage as the pipeline runs it."""
     import lightning
 
+    from tslrec.checkpoints import Checkpoints
     from tslrec.stages import backbone
     from tslrec.stages.context import StageContext
     from tslrec.trainers import StageTrainers
@@ -163,7 +164,8 @@ def train_and_evaluate(config: Config, interactions: Interactions, folder: Path,
         return make_trainer(callbacks=[*callbacks, phases(figures)], **options)
 
     figures.next_phase("imports")
-    metrics = backbone.run(StageContext(config, interactions, seed, folder, {}, with_phases))
+    kept = Checkpoints(folder / "checkpoints", print)
+    metrics = backbone.run(StageContext(config, interactions, seed, folder, {}, with_phases, kept, Meter()))
     figures.next_phase("writing")
     figures.add("validation/users", metrics["validation/users"], "count")
     figures.add("test/users", metrics["test/users"], "count")

@@ -11,12 +11,12 @@ from pathlib import Path
 TIMEOUT_SECONDS = 240
 
 
-def run_together(script: str, *arguments: str, processes: int = 2) -> None:
-    """Runs one of the scripts beside this file; all of its processes must end well, with a thread each."""
+def start_together(script: str, *arguments: str, processes: int = 2) -> list[subprocess.Popen[str]]:
+    """Starts one of the scripts beside this file as the processes of a job, with a thread each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    started = [
+    return [
         subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name(script)), *arguments],
             env={
@@ -26,6 +26,7 @@ def run_together(script: str, *arguments: str, processes: int = 2) -> None:
                 "MASTER_PORT": str(port),
                 "NODE_RANK": "0",
                 "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(processes),
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -33,6 +34,11 @@ def run_together(script: str, *arguments: str, processes: int = 2) -> None:
         )
         for rank in range(processes)
     ]
+
+
+def run_together(script: str, *arguments: str, processes: int = 2) -> None:
+    """The same; all of them must end well."""
+    started = start_together(script, *arguments, processes=processes)
     try:
         said = [process.communicate(timeout=TIMEOUT_SECONDS)[0] for process in started]
     finally:

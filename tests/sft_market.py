@@ -11,8 +11,10 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from conftest import make_interactions
+from tslrec.checkpoints import Checkpoints
 from tslrec.config import Config, DataConfig, LLMConfig, LoraConfig, MethodConfig, SFTConfig, TrainerConfig
 from tslrec.interactions import Interactions
+from tslrec.measuring import Meter
 from tslrec.preferences import user_preferences
 from tslrec.stages.context import MakeTrainer, StageContext
 
@@ -61,4 +63,5 @@ def sft_context(
     )
     lightning.seed_everything(3, verbose=False)
     inputs = {name: parent / name for name in ("backbone", "preferences")}
-    return StageContext(config, interactions, 3, parent / folder, inputs, make_trainer)
+    checkpoints = Checkpoints(parent / f"{folder}.checkpoints", print)
+    return StageContext(config, interactions, 3, parent / folder, inputs, make_trainer, checkpoints, Meter())

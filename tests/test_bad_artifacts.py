@@ -8,15 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from in_process import RUN, forge, train_here
-from tslrec.arrays import ID_MAP, shapes
 from tslrec.artifacts import MANIFEST
+from tslrec.knowledge.origin import digest_item_map
 
-KNOWLEDGE = "augment/*/knowledge.safetensors"
+SHARD = "augment/*/knowledge-00000.safetensors"
 Arrays = dict[str, NDArray[np.float32]]
 
 
@@ -26,10 +27,6 @@ def folder(finished_run: Path, tmp_path: Path) -> Path:
     shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "artifacts" / "fusion")
     return tmp_path
-
-
-def other_items(arrays: Arrays) -> None:
-    """Only the id map is another, see below."""
 
 
 def fewer_items(arrays: Arrays) -> None:
@@ -55,31 +52,46 @@ def none(arrays: Arrays) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (other_items, "its rows are other items than those of synthetic"),
-        (fewer_items, "40 rows, but the data set has 41"),
+        (fewer_items, "its shards have 39 rows, store.json names 40"),
         (narrower, "rows of 31 numbers, but the language model's have 32"),
         (flat, "no 'knowledge' of 2 dimension(s)"),
         (none, "no 'knowledge' of 2 dimension(s)"),
         (not_finite, "values that are not finite"),
     ],
 )
-def test_a_fusion_refuses_knowledge_that_is_not_of_its_items(
+def test_a_fusion_refuses_knowledge_that_does_not_fit(
     change: Callable[[Arrays], None], words: str, folder: Path
 ) -> None:
-    (path,) = (folder / "artifacts").glob(KNOWLEDGE)
-    arrays, metadata = load_file(path), dict(shapes(path)[1])
+    (path,) = (folder / "artifacts").glob(SHARD)
+    arrays = load_file(path)
     change(arrays)
-    save_file(arrays, path, {ID_MAP: "0" * 64} if change is other_items else metadata)
+    save_file(arrays, path)
     forge(path)
+    refuses(folder, path.parent, words)
+
+
+def test_a_fusion_refuses_knowledge_of_other_items(folder: Path) -> None:
+    (path,) = (folder / "artifacts").glob("augment/*/index.parquet")
+    index = pl.read_parquet(path).with_columns(pl.col("raw_id").reverse())
+    index.write_parquet(path)
+    store = json.loads((path.parent / "store.json").read_text())
+    store["origin"]["item_map"] = digest_item_map(index["raw_id"])
+    (path.parent / "store.json").write_text(json.dumps(store))
+    forge(path)
+    forge(path.parent / "store.json")
+    refuses(folder, path.parent, f"made with item_map {store['origin']['item_map'][:12]}, but here it is")
+
+
+def refuses(folder: Path, artifact: Path, words: str) -> None:
+    """A run ends in one line that names the artifact, and leaves no fusion."""
     line = train_here(*RUN, folder=folder).refusal
-    assert f"{path}: " in line
+    assert str(artifact) in line
     assert words in line
-    assert f"delete {path.parent}" in line
     assert not list((folder / "artifacts" / "fusion").glob("*/manifest.json"))
 
 
 def test_flipped_bytes_are_refused_and_what_is_deleted_is_computed_again(folder: Path) -> None:
-    (path,) = (folder / "artifacts").glob(KNOWLEDGE)
+    (path,) = (folder / "artifacts").glob(SHARD)
     whole = path.read_bytes()
     content = bytearray(whole)
     content[-1] ^= 1

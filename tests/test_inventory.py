@@ -35,7 +35,7 @@ def begin(root: Path, wanted: Recipe, step: int | None = None) -> Path:
     """A result that was not finished."""
     store = ArtifactStore(root)
     folder = store.folder(wanted)
-    partial = folder.with_name(folder.name + ".job1.partial")
+    partial = folder.with_name(folder.name + ".127.0.0.1-29500.partial")
     partial.mkdir(parents=True)
     if step is not None:
         (store.checkpoints(wanted) / f"step-{step:09d}").mkdir(parents=True)

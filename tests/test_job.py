@@ -61,7 +61,7 @@ def test_every_stage_is_computed_once_in_the_place_where_one_process_puts_it(
     assert manifests(two[0]).keys() == manifests(one[0]).keys()
     assert not list(two[0].glob("artifacts/*/*.partial"))
     processes = {name.split("/")[0]: manifest(two[0], name).get("processes") for name in manifests(two[0])}
-    assert processes == {"data": None, "backbone": 2, "preferences": 1, "sft": 2, "augment": 1, "fusion": 2}
+    assert processes == {"data": None, "backbone": 2, "preferences": 1, "sft": 2, "augment": 2, "fusion": 2}
 
 
 def test_only_one_of_the_processes_speaks(one: tuple[Path, str], two: tuple[Path, str]) -> None:

@@ -114,7 +114,7 @@ def test_code_that_comes_with_a_language_model_is_not_run(canary: Path, tmp_path
         ("preferences/*/preferences.safetensors", "sft"),
         ("sft/*/heads.safetensors", "augment"),
         ("sft/*/adapter/adapter_model.safetensors", "augment"),
-        ("augment/*/knowledge.safetensors", "fusion"),
+        ("augment/*/knowledge-00000.safetensors", "fusion"),
     ],
 )
 def test_a_pickle_as_an_artifact_is_refused_even_where_its_manifest_agrees(

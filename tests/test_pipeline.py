@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 
 from conftest import CHECKOUT
 from test_command_line import train
+from tslrec.knowledge.store import CATEGORIES, KnowledgeStore
 
 SMALL = [
     "llm=tiny",
@@ -94,9 +95,9 @@ def test_artifacts_have_the_shapes_that_the_data_dictate(finished: tuple[Path, s
     preferences = load_file(root / stages["preferences"]["folder"] / "preferences.safetensors")
     assert preferences["clusters"].shape == (41,)
     assert preferences["preferences"].shape == (60, 4)
-    knowledge = load_file(root / stages["augment"]["folder"] / "knowledge.safetensors")
-    assert knowledge["knowledge"].shape == (41, 32)
-    assert knowledge["categories"].shape == (41, 4)
+    store = KnowledgeStore.open(root / stages["augment"]["folder"])
+    assert store.table().shape == (41, 32)
+    assert store.table(CATEGORIES).shape == (41, 4)
 
 
 def test_every_epoch_that_was_asked_for_trains(finished: tuple[Path, str]) -> None:

@@ -102,6 +102,7 @@ def check_values(config: Config) -> None:
         "sft.batch_size": config.sft.batch_size,
         "sft.max_epochs": config.sft.max_epochs,
         "sft.augment_batch_size": config.sft.augment_batch_size,
+        "sft.augment_shard_size": config.sft.augment_shard_size,
         "llm.lora.rank": config.llm.lora.rank,
         "e4srec.batch_size": config.e4srec.batch_size,
         "e4srec.max_epochs": config.e4srec.max_epochs,

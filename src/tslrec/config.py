@@ -144,6 +144,8 @@ class SFTConfig:
         warmup: share of the steps during which the learning rate rises; a cosine follows.
         gradient_clip: largest norm of the gradient.
         augment_batch_size: items that the augmentation runs at a time.
+        augment_shard_size: items of a file of the knowledge store, which one process computes; what is lost at most of
+            each when the augmentation is killed.
     """
 
     batch_size: int = 16
@@ -155,6 +157,7 @@ class SFTConfig:
     target: str = "training"
     reduction: str = "mean"
     augment_batch_size: int = 256
+    augment_shard_size: int = 4096
 
 
 @dataclass

@@ -17,10 +17,12 @@ from tslrec.artifacts import is_free, list_files, read_manifest, verify
 from tslrec.errors import UserError
 from tslrec.recipes import DATA_VERSION
 
-PARTIAL = re.compile(r"(?P<name>.+)\.[^.]+\.partial")
+PARTIAL = re.compile(r"(?P<name>.+-[0-9a-f]{12})\..+\.partial")
 CHECKPOINTS = ".checkpoints"
 LOCK = ".lock"
 RUNS = "runs"
+PLAN, SHARD = "plan.json", "shard-"
+"""Of a knowledge store in the making (`tslrec.knowledge.shards`, whose import takes seconds)."""
 
 
 class State(StrEnum):
@@ -116,7 +118,14 @@ def entry(stage: Path, name: str, *, check_files: bool) -> Entry:
 
 
 def how_far(checkpoints: Path) -> str:
-    """The last checkpoint of a result that is not finished."""
+    """The last checkpoint of a result that is not finished, or how many of its shards are there."""
+    if (plan := checkpoints / PLAN).is_file():
+        try:
+            planned = json.loads(plan.read_text(encoding="utf-8"))
+            shards = -(-planned["num_rows"] // planned["shard_size"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return f"{PLAN} cannot be read ({error})"
+        return f"{sum(1 for _ in checkpoints.glob(f'{SHARD}*')):,} of {shards:,} shards"
     steps = sorted(checkpoints.glob("step-*"))
     return f"a checkpoint of step {int(steps[-1].name.removeprefix('step-')):,}" if steps else "no checkpoint"
 

@@ -209,7 +209,7 @@ class MethodRun:
         artifact = self.store.produce(
             recipe,
             lambda folder: self.compute(stage, module.run, config, folder, dashboard, checkpoints, meter),
-            lambda: {**meter.facts(), "processes": ranks.process_place()[1] if module.TOGETHER else 1},
+            lambda: {**meter.facts(), "processes": ranks.number_of_processes() if module.TOGETHER else 1},
             together=module.TOGETHER,
         )
         said = "reused" if artifact.reused else f"computed in {artifact.manifest['wall_seconds']:.1f} s"
@@ -254,6 +254,8 @@ class MethodRun:
             make_trainer=StageTrainers(
                 config.trainer, name, folder, dashboard.loggers(stage), checkpoints=checkpoints, meter=meter
             ),
+            checkpoints=checkpoints,
+            meter=meter,
         )
         return run_stage(context)
 

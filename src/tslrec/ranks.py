@@ -1,8 +1,8 @@
 """The processes of a job: which of them this is, and what becomes of it when another one ends.
 
 One of them, the first, decides, writes and speaks. The others may be there from the start (torchrun, srun), or
-Lightning starts them in the middle of a run, when the first training begins, by the same command; these run it from
-its beginning, find on disk what is finished already, and so arrive where the first process is.
+Lightning starts them in the middle of a run, when the first stage that they share begins, by the same command; these
+run it from its beginning, find on disk what is finished already, and so arrive where the first process is.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import lightning
     import torch
     from torch import Tensor
 
@@ -86,6 +87,17 @@ def process_place() -> tuple[int, int]:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
+
+
+def start_others(trainer: lightning.Trainer) -> None:
+    """Has Lightning start the other processes of the job, where that is for it to do and not done; else a fit does."""
+    if trainer.strategy.launcher is not None:
+        trainer.strategy.launcher.launch(lambda: None, trainer=trainer)
+
+
+def number_of_processes(environment: Mapping[str, str] = os.environ) -> int:
+    """How many processes the job has, as far as its launcher or a training has told by now."""
+    return max(process_place()[1], int(environment.get("WORLD_SIZE", "1")))
 
 
 def in_any_process(happened: Tensor) -> bool:

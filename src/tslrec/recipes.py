@@ -11,6 +11,7 @@ from typing import Any
 from tslrec.artifacts import Recipe
 from tslrec.check import MADE_BY, fusion_inputs
 from tslrec.config import Config
+from tslrec.llm.prompt import INSTRUCTION, RESPONSE
 
 DATA_VERSION = 1
 
@@ -87,7 +88,7 @@ def stage_settings(config: Config, stage: str, llm_identity: Mapping[str, Any] |
     model = str(config.model["name"])
     llm = {name: value for name, value in asdict(config.llm).items() if name != "shape"}
     language = {"llm": llm, "weights": llm_identity, "precision": config.trainer.llm_precision}
-    sft = {name: value for name, value in asdict(config.sft).items() if name != "augment_batch_size"}
+    sft = {name: value for name, value in asdict(config.sft).items() if not name.startswith("augment_")}
     match stage:
         case "backbone":
             return {"model": config.model, **trained}, model
@@ -97,7 +98,7 @@ def stage_settings(config: Config, stage: str, llm_identity: Mapping[str, Any] |
             window = {"max_len": config.training.max_len}
             return {**language, **window, "sft": sft}, f"{model}-{config.llm.name}"
         case "augment":
-            return language, f"{model}-{config.llm.name}"
+            return {**language, "prompt": [INSTRUCTION, RESPONSE]}, f"{model}-{config.llm.name}"
         case "e4srec":
             # Its LoRA is its own.
             its_llm = {name: value for name, value in llm.items() if name != "lora"}

@@ -21,6 +21,7 @@ from tslrec.llm.instances import InstanceDataModule
 from tslrec.llm.next_item_model import NextItemLLM
 from tslrec.llm.packing import Packer
 from tslrec.llm.source import resolve
+from tslrec.measuring import Meter
 from tslrec.stages import e4srec
 from tslrec.stages.context import StageContext
 from tslrec.trainers import StageTrainers
@@ -126,7 +127,9 @@ def run_stage(
     def make_trainer(**settings: Any) -> lightning.Trainer:
         return trainers(**{**settings, "callbacks": [*settings["callbacks"], *callbacks]})
 
-    return e4srec.run(StageContext(config, cycles(40), 3, output, {"backbone": inputs}, make_trainer))
+    return e4srec.run(
+        StageContext(config, cycles(40), 3, output, {"backbone": inputs}, make_trainer, checkpoints, Meter())
+    )
 
 
 def test_it_learns_what_the_last_item_tells(tmp_path: Path) -> None:

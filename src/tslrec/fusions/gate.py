@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tslrec.item_embedding import IdEmbedding, ItemEmbedding
+from tslrec.streaming import Table, slices
 
 
 class GatedFusion(ItemEmbedding):
@@ -21,7 +22,8 @@ class GatedFusion(ItemEmbedding):
     Args:
         num_items: I.
         hidden_size: D.
-        knowledge_IH: the knowledge embeddings, `[I + 1, H]`; row 0 is not used.
+        knowledge_IH: the knowledge embeddings, `[I + 1, H]`, read slice by slice: only the standardised table, a frozen
+            buffer of the model, is in memory. Row 0 is not used.
         gate_bias: initial b; 0 gives both sides the same weight, a larger one favours the id embedding.
         padding_row: see `ItemEmbedding`.
     """
@@ -33,12 +35,12 @@ class GatedFusion(ItemEmbedding):
         num_items: int,
         hidden_size: int,
         *,
-        knowledge_IH: Tensor,
+        knowledge_IH: Table,
         gate_bias: float = 0.0,
         padding_row: bool = False,
     ) -> None:
         super().__init__(num_items, hidden_size, padding_row)
-        if knowledge_IH.ndim != 2 or len(knowledge_IH) != num_items + 1:
+        if len(knowledge_IH.shape) != 2 or len(knowledge_IH) != num_items + 1:
             raise ValueError(f"knowledge embeddings of {num_items} items and padding, not {tuple(knowledge_IH.shape)}")
         # Not persistent: the augment stage's artifact holds it already, and it never changes.
         self.register_buffer("knowledge_IH", standardise(knowledge_IH), persistent=False)
@@ -65,17 +67,27 @@ class GatedFusion(ItemEmbedding):
         return torch.lerp(knowledge_ID, id_ID, gate_ID)
 
 
-def standardise(knowledge_IH: Tensor) -> Tensor:
+def standardise(knowledge_IH: Table) -> Tensor:
     """Mean 0 and standard deviation 1 per dimension over the items; padding becomes zeros, as do constant dimensions.
 
     Raises:
         ValueError: if a value is not finite.
     """
-    items_IH = knowledge_IH[1:].double()
-    if not torch.isfinite(items_IH).all():
-        raise ValueError("knowledge embeddings hold values that are not finite")
-    deviation_H = items_IH.std(dim=0, unbiased=False)
-    scale_H = torch.where(deviation_H > 0, 1 / deviation_H.clamp_min(1e-12), torch.zeros_like(deviation_H))
-    standardised_IH = torch.zeros_like(knowledge_IH, dtype=torch.float32)
-    standardised_IH[1:] = ((items_IH - items_IH.mean(dim=0)) * scale_H).float()
+    rows, size = len(knowledge_IH), knowledge_IH.shape[1]
+    total_H, squares_H = torch.zeros(size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
+    for each in slices(rows, start=1):
+        items_RH = knowledge_IH[each].double()
+        if not torch.isfinite(items_RH).all():
+            raise ValueError("knowledge embeddings hold values that are not finite")
+        total_H += items_RH.sum(dim=0)
+    mean_H = total_H / (rows - 1)
+    for each in slices(rows, start=1):
+        squares_H += (knowledge_IH[each].double() - mean_H).square().sum(dim=0)
+    deviation_H = (squares_H / (rows - 1)).sqrt()
+    # Sums of equal numbers leave a deviation of rounding errors.
+    constant_H = deviation_H <= mean_H.abs() * 1e-12
+    scale_H = torch.where(constant_H, torch.zeros_like(deviation_H), 1 / deviation_H.clamp_min(1e-30))
+    standardised_IH = torch.zeros(rows, size)
+    for each in slices(rows, start=1):
+        standardised_IH[each] = ((knowledge_IH[each].double() - mean_H) * scale_H).float()
     return standardised_IH

@@ -11,15 +11,18 @@ from torch import Tensor
 
 from tslrec.arrays import load_tensors
 from tslrec.config import LLMConfig, LoraConfig
+from tslrec.knowledge.origin import digest_files
 from tslrec.llm.loading import load
 from tslrec.llm.next_item_model import NextItemLLM
 from tslrec.llm.preference_model import PreferenceLLM
 from tslrec.llm.prompt import encode_e4srec_prompt, encode_prompt
 from tslrec.llm.prompted import add_lora
 from tslrec.llm.source import ResolvedSource
+from tslrec.streaming import FileTable
 
 ADAPTER = "adapter"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
 HEADS = "heads.safetensors"
 
 
@@ -96,6 +99,16 @@ def load_trained(folder: Path, llm: LLMConfig, source: ResolvedSource, item_embe
     return model.requires_grad_(False).eval()
 
 
+def digest_trained(folder: Path) -> str:
+    """Hex sha256 of what `save_trained` wrote."""
+    return digest_files(folder, [f"{ADAPTER}/{ADAPTER_CONFIG}", f"{ADAPTER}/{ADAPTER_WEIGHTS}", HEADS])
+
+
+def item_embeddings(folder: Path) -> FileTable:
+    """The backbone's item embeddings `[I + 1, D]`, which stay on disk."""
+    return FileTable(folder / "item_embeddings.safetensors", "item_embeddings")
+
+
 def read_item_embeddings(folder: Path) -> Tensor:
-    """The backbone's item embeddings, float32 `[I + 1, D]`."""
-    return load_tensors(folder / "item_embeddings.safetensors")["item_embeddings"].to(torch.float32)
+    """The same as one tensor, float32: the mapped file, where it is of that type."""
+    return item_embeddings(folder)[:].to(torch.float32)

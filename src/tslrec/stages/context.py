@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import lightning
 
+    from tslrec.checkpoints import Checkpoints
     from tslrec.config import Config
     from tslrec.interactions import Interactions
+    from tslrec.measuring import Meter
 
 
 class MakeTrainer(Protocol):
@@ -37,7 +39,9 @@ class StageContext:
         seed: this stage's own, derived from the run's; already set for Python, NumPy and torch.
         folder: where the first process of the job writes the stage's files; published as a whole once it has returned.
         inputs: the folder of each earlier stage's verified artifact, by stage name.
-        make_trainer: see `MakeTrainer`.
+        make_trainer: see `MakeTrainer`; its trainers keep their checkpoints by themselves.
+        checkpoints: what a stage that is no training keeps in their folder is there until all of it is done.
+        meter: what the stage costs; goes on with what an earlier process had spent.
     """
 
     config: Config
@@ -46,3 +50,5 @@ class StageContext:
     folder: Path
     inputs: Mapping[str, Path]
     make_trainer: MakeTrainer
+    checkpoints: Checkpoints
+    meter: Meter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +10,20 @@ import torch
 from hydra.utils import get_class
 from torch import Tensor
 
-from tslrec.arrays import ID_MAP, load_tensors, shapes
+from tslrec.arrays import ID_MAP, shapes
 from tslrec.check import MADE_BY, fusion_inputs
 from tslrec.errors import UserError
 from tslrec.item_embedding import ItemEmbedding
+from tslrec.knowledge.origin import digest_item_map
+from tslrec.knowledge.store import KnowledgeStore
 from tslrec.llm.adapter_files import HEADS
 from tslrec.stages.context import StageContext
 from tslrec.stages.next_item import NextItemModule
 from tslrec.stages.recommender import train_recommender
+from tslrec.streaming import FileTable, Table, slices
 
 VERSION = 5
 TOGETHER = True
-
-FILES = {
-    "knowledge_IH": ("knowledge.safetensors", "knowledge"),
-    "clusters_I": ("preferences.safetensors", "clusters"),
-}
-"""File and key of each array that a fusion can ask for."""
 
 
 class FusionRecModule(NextItemModule):
@@ -49,35 +47,46 @@ def run(context: StageContext) -> dict[str, Any]:
     return metrics
 
 
-def load_input(context: StageContext, name: str) -> Tensor:
-    """One array of an earlier stage, finite, of this run's items: a row for each of them and one for padding.
+def load_input(context: StageContext, name: str) -> Table:
+    """What an earlier stage knows of each item: finite, of these items, with a row for padding.
+
+    The knowledge stays in its store, read slice by slice; what of it is in memory is up to the fusion.
 
     Raises:
         UserError: naming the file and what is wrong with it.
     """
-    file_name, key = FILES[name]
-    path = Path(context.inputs[MADE_BY[name]]) / file_name
-    remedy = f"delete {path.parent} to compute it again"
-    found, metadata = shapes(path)
-    shape, wanted = found.get(key), (context.interactions.num_items + 1, *trailing_shape(context, name))
-    if shape is None or len(shape) != len(wanted):
-        raise UserError(f"{path}: no '{key}' of {len(wanted)} dimension(s) in it; {remedy}")
-    if shape[0] != wanted[0]:
-        raise UserError(f"{path}: {shape[0]} rows, but the data set has {wanted[0]} (padding included); {remedy}")
-    if shape != wanted:
-        raise UserError(f"{path}: rows of {shape[1]} numbers, but the language model's have {wanted[1]}; {remedy}")
-    # Files of before the id map stood in them name none; their manifest names the data.
-    if metadata.get(ID_MAP, context.interactions.ids.digest) != context.interactions.ids.digest:
-        raise UserError(f"{path}: its rows are other items than those of {context.interactions.name}; {remedy}")
-    array = load_tensors(path)[key]
-    if not torch.isfinite(array).all():
-        raise UserError(f"{path}: values that are not finite; {remedy}")
-    return array
+    folder = Path(context.inputs[MADE_BY[name]])
+    table = knowledge_of(folder, context) if name == "knowledge_IH" else clusters_of(folder, context)
+    rows, remedy = context.interactions.num_items + 1, f"delete {folder} to compute it again"
+    if len(table) != rows:
+        raise UserError(f"{folder}: {len(table)} rows, but the data set has {rows} (padding included); {remedy}")
+    if not all(torch.isfinite(table[each]).all() for each in slices(rows)):
+        raise UserError(f"{folder}: values that are not finite; {remedy}")
+    return table
 
 
-def trailing_shape(context: StageContext, name: str) -> tuple[int, ...]:
-    """The shape of an item's row: of knowledge, the hidden size that the trained item projection leads to."""
-    if name != "knowledge_IH":
-        return ()
+def knowledge_of(folder: Path, context: StageContext) -> Table:
+    """The knowledge embeddings of a store: of the data set's items, and as wide as the model that made them."""
+    store = KnowledgeStore.open(folder)
+    item_map = digest_item_map(context.interactions.ids.items[1:])
+    store.origin.refuse_other(replace(store.origin, item_map=item_map), folder)
+    table = store.table()
     trained, _ = shapes(Path(context.inputs["sft"]) / HEADS)
-    return trained["item_projection.weight"][:1]
+    if table.shape[1:] != trained["item_projection.weight"][:1]:
+        raise UserError(
+            f"{folder}: rows of {table.shape[1]} numbers, but the language model's have "
+            f"{trained['item_projection.weight'][0]}; delete it to compute it again"
+        )
+    return table
+
+
+def clusters_of(folder: Path, context: StageContext) -> Tensor:
+    """The preliminary category of each item, which must be of the data set's items."""
+    path = folder / "preferences.safetensors"
+    # Files of before the id map stood in them name none; their manifest names the data.
+    if shapes(path)[1].get(ID_MAP, context.interactions.ids.digest) != context.interactions.ids.digest:
+        raise UserError(
+            f"{path}: its rows are other items than those of {context.interactions.name}; delete {folder} to compute "
+            "it again"
+        )
+    return FileTable(path, "clusters", dimensions=1)[:]
