@@ -83,7 +83,7 @@ def tasks(llm_name: str, file: Path | None, count: int) -> list[Task]:
     from tslrec.llm.source import resolve
     from tslrec.plan import make_plan
     from tslrec.planning import prompt_tokens
-    from tslrec.stages.sft import squared_error
+    from tslrec.preference_fit import squared_error
 
     keep_freed_memory()
     use_large_pages()

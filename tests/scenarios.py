@@ -15,10 +15,11 @@ import lightning
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from conftest import make_interactions
+from sft_market import sft_context
 from tslrec.backbones.caser import Caser
 from tslrec.backbones.fmlp import FMLPRec
 from tslrec.backbones.sasrec import SASRec
@@ -29,6 +30,7 @@ from tslrec.interactions import Interactions
 from tslrec.item_embedding import IdEmbedding, ItemEmbedding
 from tslrec.sampled_softmax import NegativeSampler
 from tslrec.sequences import SequenceBatch, SequenceDataModule
+from tslrec.stages import sft
 from tslrec.stages.next_item import NextItemModule
 from tslrec.stages.selection import selection_callbacks
 from tslrec.trainers import StageTrainers
@@ -152,6 +154,24 @@ def seeds(folder: Path, processes: int) -> Outcome:
     return {}, {"seeds": torch.tensor(found)}
 
 
+def preferences(folder: Path, processes: int) -> Outcome:
+    """The preference SFT with 19 held-back users, in batches of 6: one is left over for one of the processes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = TrainerConfig("cpu", devices=processes, llm_strategy="ddp" if processes > 1 else "auto")
+    context = sft_context(
+        folder, StageTrainers(config, "sft", folder / "sft"), max_epochs=2, held_back=0.2, eval_batch_size=6
+    )
+    metrics = sft.run(context)
+    del metrics["training_seconds"]
+    weights = {} if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0 else trained_weights(folder)
+    return metrics, weights
+
+
+def trained_weights(folder: Path) -> dict[str, Tensor]:
+    adapter = load_file(folder / "sft" / "adapter" / "adapter_model.safetensors")
+    return {**adapter, **load_file(folder / "sft" / "heads.safetensors")}
+
+
 def diverge(folder: Path, processes: int) -> Outcome:
     """The last process alone goes wrong, in the second step; what comes of it in this one."""
 
@@ -188,6 +208,7 @@ SCENARIOS: dict[str, Callable[[Path, int], Outcome]] = {
         folder, processes, kind=Caser, all_positions=False, dropout=0.0, reg_weight=1e-2
     ),
     "seeds": seeds,
+    "preferences": preferences,
     "diverging": diverge,
 }
 

@@ -8,13 +8,18 @@ from typing import Any
 
 import lightning
 import numpy as np
+import torch
 from safetensors.numpy import save_file
 
 from conftest import make_interactions
 from tslrec.checkpoints import Checkpoints
 from tslrec.config import Config, DataConfig, LLMConfig, LoraConfig, MethodConfig, SFTConfig, TrainerConfig
 from tslrec.interactions import Interactions
+from tslrec.llm.adapter_files import load_trained, read_item_embeddings
+from tslrec.llm.data import split_users, training_histories
+from tslrec.llm.source import resolve
 from tslrec.measuring import Meter
+from tslrec.preference_fit import squared_error
 from tslrec.preferences import user_preferences
 from tslrec.stages.context import MakeTrainer, StageContext
 
@@ -65,3 +70,16 @@ def sft_context(
     inputs = {name: parent / name for name in ("backbone", "preferences")}
     checkpoints = Checkpoints(parent / f"{folder}.checkpoints", print)
     return StageContext(config, interactions, 3, parent / folder, inputs, make_trainer, checkpoints, Meter())
+
+
+def held_back_error(context: StageContext) -> float:
+    """The squared error of the model that lies in the stage's folder, on the users that were held back."""
+    config = context.config
+    source = resolve(config.llm, Path(config.cache))
+    model = load_trained(context.folder, config.llm, source, read_item_embeddings(context.inputs["backbone"]))
+    _, held_back = split_users(context.interactions.num_users, config.sft.held_back, context.seed)
+    histories = training_histories(context.interactions, config.training.max_len)
+    targets_UK = user_preferences(context.interactions, CLUSTERS_I, NUM_CLUSTERS)
+    with torch.no_grad():
+        logits_BK = model(model.packer([histories[user] for user in held_back])).logits_BK
+    return float(squared_error(logits_BK, torch.from_numpy(targets_UK[held_back])).mean())

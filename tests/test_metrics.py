@@ -9,7 +9,7 @@ from torch import Tensor
 
 from conftest import CHECKOUT
 from tslrec.errors import UserError
-from tslrec.metrics import NDCG, HitRate, target_ranks
+from tslrec.metrics import NDCG, HitRate, RankingMetrics, target_ranks
 
 GOLDEN = CHECKOUT.parent / "shared" / "golden" / "metrics.npz"
 NOTHING = torch.zeros(0, dtype=torch.int64)
@@ -111,3 +111,14 @@ def test_large_scores_that_are_finite_are_ranked() -> None:
 def test_a_metric_of_no_users_is_refused() -> None:
     with pytest.raises(ValueError, match="no users"):
         HitRate(5).compute()
+
+
+def test_users_are_counted_in_full_precision_whatever_their_models_is() -> None:
+    metrics = RankingMetrics()
+    torch.nn.Sequential(metrics).to(torch.bfloat16)
+    for _ in range(10):
+        metrics.update(torch.ones(99, dtype=torch.float64), torch.full((99,), 2.0, dtype=torch.float64))
+    assert metrics.compute()["unmasked/NDCG@10"] == pytest.approx(1 / np.log2(3), abs=1e-12)
+    metrics.reset()
+    metrics.update(torch.ones(1, dtype=torch.float64), torch.full((1,), 2.0, dtype=torch.float64))
+    assert metrics.compute()["unmasked/NDCG@10"] == pytest.approx(1 / np.log2(3), abs=1e-12)

@@ -59,3 +59,12 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_all_in_the_same_step(bot
     # That every process raised the error is asserted in each of them.
     (one, _), (two, _) = both("diverging")
     assert two == one == {"steps": 1}
+
+
+def test_held_back_users_are_counted_once_each_by_both(both: Both) -> None:
+    (one, weights), (two, shared_weights) = both("preferences")
+    assert one["validation/users"] == 19
+    assert one["validation/explained_share"] > 0
+    assert two == pytest.approx(one, rel=1e-4)
+    # The head's inputs differ little beside what they have in common, which enlarges the order of a sum.
+    torch.testing.assert_close(shared_weights, weights, rtol=5e-4, atol=1e-4)

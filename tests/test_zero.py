@@ -14,6 +14,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from processes import run_together
+from sft_market import held_back_error
+from tslrec.config import TrainerConfig
+from tslrec.llm.tiny import byte_tokenizer, random_llama
+from tslrec.trainers import StageTrainers
+from zero_scenarios import HELD_BACK, MODEL, context_of
 
 pytest.importorskip("deepspeed", reason="DeepSpeed is for Linux")
 
@@ -28,9 +33,14 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Ou
     @cache
     def run(strategy: str, processes: int) -> Outcome:
         folder = tmp_path_factory.mktemp(f"{strategy}-{processes}")
+        if strategy.startswith("zero3"):
+            # With the random model's own weights.
+            random_llama({}, "sdpa").save_pretrained(folder / MODEL)
+            byte_tokenizer().save_pretrained(folder / MODEL)
         run_together("zero_scenarios.py", str(folder), strategy, str(processes), processes=processes)
         trainings = ("whole", "uninterrupted", "resumed")
-        return json.loads((folder / "facts.json").read_text()), {name: weights(folder / name) for name in trainings}
+        facts = {**json.loads((folder / "facts.json").read_text()), "folder": folder}
+        return facts, {name: weights(folder / name) for name in trainings}
 
     return run
 
@@ -57,11 +67,30 @@ def test_zero_trains_what_one_process_trains(
     assert all(each.abs().max() > 0 for name, each in found["whole"].items() if "lora_B" in name)
 
 
+@pytest.mark.parametrize(("strategy", "processes"), CASES)
+def test_held_back_users_err_as_what_is_written_does(
+    outcome: Callable[[str, int], Outcome], strategy: str, processes: int, tmp_path: Path
+) -> None:
+    facts, _ = outcome(strategy, processes)
+    context = context_of(
+        facts["folder"], "uninterrupted", StageTrainers(TrainerConfig("cpu"), "x", tmp_path), **HELD_BACK
+    )
+    assert facts["validation/users"] == 19
+    assert facts["validation/loss"] == pytest.approx(held_back_error(context), rel=1e-4)
+
+
 def test_zero_3_partitions_the_language_model(outcome: Callable[[str, int], Outcome]) -> None:
     plain, _ = outcome("plain", 1)
     facts, _ = outcome("zero3_offload", 2)
     assert plain["numbers_held"] > 1e4
     assert facts["numbers_held"] == 0
+
+
+def test_zero_3_never_loads_the_whole_model(outcome: Callable[[str, int], Outcome]) -> None:
+    plain, _ = outcome("plain", 1)
+    facts, _ = outcome("zero3_offload", 2)
+    assert facts["numbers_loaded"] == plain["numbers_loaded"] == plain["numbers_held_after_loading"]
+    assert facts["numbers_held_after_loading"] == pytest.approx(plain["numbers_loaded"] / 2, rel=0.01)
 
 
 @pytest.mark.parametrize(("strategy", "processes"), CASES)

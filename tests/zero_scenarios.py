@@ -1,13 +1,15 @@
 """The preference SFT under a strategy, whole and interrupted: `python zero_scenarios.py FOLDER STRATEGY PROCESSES`.
 
-Started by `test_zero.py`, once in each process. Below FOLDER the first one leaves what the stage writes: in `whole`
-without dropout, in `uninterrupted` and `resumed` with it; and facts of the first of these trainings.
+Started by `test_zero.py`, once in each process. The language model is the one in FOLDER/model, or a random one where
+there is none. Below FOLDER the first process leaves what the stage writes: in `whole` without dropout, in
+`uninterrupted` and `resumed` with it and with held-back users; and facts of the first two.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ from tslrec.checkpoints import Checkpoints
 from tslrec.config import LLMConfig, LoraConfig, TrainerConfig
 from tslrec.llm.prompted import PromptedLLM
 from tslrec.stages import sft
+from tslrec.stages.context import MakeTrainer, StageContext
 from tslrec.trainers import StageTrainers
-from tslrec.zero import whole
+from tslrec.zero import whole, whole_size
 
 ZERO = {"_target_": "tslrec.zero.ZeroStrategy", "process_group_backend": "gloo"}
 STRATEGIES: dict[str, Any] = {
@@ -37,6 +40,16 @@ STRATEGIES: dict[str, Any] = {
     },
 }
 STOPPED_AT = 7
+MODEL = "model"
+
+# Of 77 users 10 steps, interrupted after a validation; of 19 held-back ones a last batch with one.
+HELD_BACK: dict[str, Any] = {
+    "dropout": 0.1,
+    "held_back": 0.2,
+    "eval_batch_size": 6,
+    "steps_per_epoch": 5,
+    "max_epochs": 2,
+}
 
 
 class InterruptedHereError(Exception):
@@ -57,6 +70,20 @@ class Beginning(lightning.Callback):
     def __init__(self) -> None:
         self.facts: dict[str, float] = {}
 
+    def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
+        """Here the strategy has not touched it yet: it is as it was loaded."""
+        make_model = pl_module.make_model
+
+        def watched() -> Any:
+            model = make_model()
+            frozen = [each for name, each in model.adapted.named_parameters() if "lora_" not in name]
+            self.facts["numbers_loaded"] = float(whole_size(frozen))
+            held = sum(each.numel() + (each.ds_tensor.numel() if hasattr(each, "ds_tensor") else 0) for each in frozen)
+            self.facts["numbers_held_after_loading"] = float(held)
+            return model
+
+        pl_module.make_model = watched
+
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         model = next(module for module in pl_module.modules() if isinstance(module, PromptedLLM))
         parameters = dict(model.adapted.named_parameters())
@@ -68,28 +95,41 @@ class Beginning(lightning.Callback):
 
 
 def main(folder: Path, strategy: str, processes: int) -> None:
-    config = TrainerConfig("cpu", devices=processes, llm_strategy=STRATEGIES[strategy], checkpoint_seconds=0)
+    config = TrainerConfig("cpu", devices=processes, llm_strategy=STRATEGIES[strategy])
     beginning = Beginning()
 
-    def run(name: str, *callbacks: lightning.Callback, dropout: float = 0.0) -> dict[str, Any]:
+    def run(name: str, *callbacks: lightning.Callback, **changes: Any) -> dict[str, Any]:
         def make_trainer(**settings: Any) -> lightning.Trainer:
             checkpoints = Checkpoints(folder / f"{name}.checkpoints", print)
-            trainers = StageTrainers(config, "sft", folder / name, checkpoints=checkpoints)
-            return trainers(**{**settings, "callbacks": callbacks})
+            often = replace(config, checkpoint_seconds=0 if name == "resumed" else 1e9)
+            trainers = StageTrainers(often, "sft", folder / name, checkpoints=checkpoints)
+            return trainers(**{**settings, "callbacks": [*settings["callbacks"], *callbacks]})
 
-        llm = LLMConfig(name="tiny", random={}, lora=LoraConfig(rank=4, alpha=8, dropout=dropout))
-        return sft.run(sft_context(folder, make_trainer, name, llm, max_epochs=1))
+        return sft.run(context_of(folder, name, make_trainer, **changes))
 
-    metrics = run("whole", beginning)
-    run("uninterrupted", dropout=0.1)
+    metrics = run("whole", beginning, max_epochs=1)
+    held_back = run("uninterrupted", **HELD_BACK)
     try:
-        run("resumed", Interruption(), dropout=0.1)
+        run("resumed", Interruption(), **HELD_BACK)
     except InterruptedHereError:
-        run("resumed", dropout=0.1)
+        assert held_back == {**run("resumed", **HELD_BACK), "training_seconds": held_back["training_seconds"]}
     else:
         raise AssertionError("the training was not interrupted")
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
-        (folder / "facts.json").write_text(json.dumps({**metrics, **beginning.facts}))
+        validated = {name: value for name, value in held_back.items() if name.startswith("validation")}
+        (folder / "facts.json").write_text(json.dumps({**metrics, **beginning.facts, **validated}))
+
+
+def context_of(
+    folder: Path, name: str, make_trainer: MakeTrainer, *, dropout: float = 0.0, **numbers: Any
+) -> StageContext:
+    """The stage's context with the language model in `folder`, or a random one."""
+    llm = LLMConfig(name="tiny", lora=LoraConfig(rank=4, alpha=8, dropout=dropout))
+    if (folder / MODEL).is_dir():
+        llm.path = str(folder / MODEL)
+    else:
+        llm.random = {}
+    return sft_context(folder, make_trainer, name, llm, **numbers)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ MODEL_KEYS = frozenset({"name", "hidden_size", "padding_row"})
 GIVEN_TO_MODEL = frozenset({"item_embedding", "num_users", "max_len"})
 GIVEN_TO_FUSION = frozenset({"num_items", "hidden_size", "padding_row", *MADE_BY})
 
+MOST_HELD_BACK = 0.5
+
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "training.selection": ("masked", "unmasked"),
     "sft.target": ("training", "window"),
@@ -103,6 +105,8 @@ def check_values(config: Config) -> None:
         "sft.max_epochs": config.sft.max_epochs,
         "sft.augment_batch_size": config.sft.augment_batch_size,
         "sft.augment_shard_size": config.sft.augment_shard_size,
+        "sft.patience": config.sft.patience,
+        "sft.eval_batch_size": config.sft.eval_batch_size,
         "llm.lora.rank": config.llm.lora.rank,
         "e4srec.batch_size": config.e4srec.batch_size,
         "e4srec.max_epochs": config.e4srec.max_epochs,
@@ -112,6 +116,8 @@ def check_values(config: Config) -> None:
     for name in ("steps_per_epoch", "num_negatives", "validation_users", "test_users"):
         if (optional := getattr(config.training, name)) is not None:
             at_least_one[f"training.{name}"] = optional
+    if config.sft.steps_per_epoch is not None:
+        at_least_one["sft.steps_per_epoch"] = config.sft.steps_per_epoch
     for key, number in at_least_one.items():
         if number < 1:
             raise UserError(f"{key}={number}: must be 1 or more")
@@ -127,6 +133,8 @@ def check_values(config: Config) -> None:
 
     if not config.trainer.checkpoint_seconds >= 0:
         raise UserError(f"trainer.checkpoint_seconds={config.trainer.checkpoint_seconds}: must be 0 or more")
+    if not 0 <= config.sft.held_back <= MOST_HELD_BACK:
+        raise UserError(f"sft.held_back={config.sft.held_back}: a share of the users, from 0 to {MOST_HELD_BACK}")
     exponent = config.training.negative_exponent
     if not 0 <= exponent < float("inf"):
         raise UserError(f"training.negative_exponent={exponent}: must be a number, 0 or more")

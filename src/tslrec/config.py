@@ -146,6 +146,12 @@ class SFTConfig:
         augment_batch_size: items that the augmentation runs at a time.
         augment_shard_size: items of a file of the knowledge store, which one process computes; what is lost at most of
             each when the augmentation is killed.
+        held_back: share of the users that are never trained on. After each epoch their error is measured, and the
+            adapter of the least one is kept; 0: all train, as in the paper, and the last adapter is kept.
+        patience: validations without a smaller error on them before training stops.
+        steps_per_epoch: optimizer steps after which an epoch ends, the next one going on behind them in the users;
+            null: an epoch is a pass over the users.
+        eval_batch_size: held-back users that are run at a time.
     """
 
     batch_size: int = 16
@@ -158,6 +164,10 @@ class SFTConfig:
     reduction: str = "mean"
     augment_batch_size: int = 256
     augment_shard_size: int = 4096
+    held_back: float = 0.0
+    patience: int = 3
+    steps_per_epoch: int | None = None
+    eval_batch_size: int = 128
 
 
 @dataclass

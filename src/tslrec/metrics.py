@@ -5,11 +5,13 @@ Shapes: B users, I items, S (user, item) pairs of histories, D hidden size, C it
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
 import torchmetrics
 from torch import Tensor
+from torch.nn import Module
 
 from tslrec.errors import UserError
 
@@ -132,6 +134,13 @@ class MeanOverUsers(torchmetrics.Metric):
         self.k = k
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("users", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Module:
+        """Moves with its module to a device, but keeps counting in float64 where that one goes to bfloat16."""
+        super()._apply(fn, exclude_state)
+        self.total = self.total.double()
+        self._defaults["total"] = cast(Tensor, self._defaults["total"]).double()
+        return self
 
     def gain(self, ranks_B: Tensor) -> Tensor:
         """What a rank within the list is worth."""

@@ -88,7 +88,10 @@ def stage_settings(config: Config, stage: str, llm_identity: Mapping[str, Any] |
     model = str(config.model["name"])
     llm = {name: value for name, value in asdict(config.llm).items() if name != "shape"}
     language = {"llm": llm, "weights": llm_identity, "precision": config.trainer.llm_precision}
-    sft = {name: value for name, value in asdict(config.sft).items() if not name.startswith("augment_")}
+    unread = {"augment_batch_size", "augment_shard_size"}
+    if config.sft.held_back == 0:
+        unread |= {"patience", "eval_batch_size"}
+    sft = {name: value for name, value in asdict(config.sft).items() if name not in unread}
     match stage:
         case "backbone":
             return {"model": config.model, **trained}, model

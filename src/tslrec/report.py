@@ -120,8 +120,11 @@ def recovered(results: Sequence[MethodResult]) -> list[str]:
         shares = ", ".join(f"{case} {metrics[case]:.3f}" for case in ("C1", "C2", "C3"))
         lines.append(f"Inferred category against the cluster (same, in the top three, other): {shares}")
     if "sft" in stages:
-        share = stages["sft"].metrics["explained_share"]
-        lines.append(f"Preference SFT: {share:.1%} of the constant predictor's squared error explained")
+        metrics = stages["sft"].metrics
+        held_back = "validation/users" in metrics
+        share = metrics["validation/explained_share" if held_back else "explained_share"]
+        whose = f" on {metrics['validation/users']:,} held-back users" if held_back else ""
+        lines.append(f"Preference SFT: {share:.1%} of the constant predictor's squared error explained{whose}")
     return lines
 
 

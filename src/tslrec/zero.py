@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from lightning.fabric.utilities.seed import reset_seed
-from lightning.pytorch.strategies import DeepSpeedStrategy
+from lightning.pytorch.strategies import DeepSpeedStrategy, Strategy
 from torch import nn
 
 from tslrec.state_files import StateFiles
@@ -93,6 +93,40 @@ class ZeroStrategy(DeepSpeedStrategy):
             str(Path(checkpoint_path, SHARDS)), tag=SHARDS, load_module_strict=False, load_lr_scheduler_states=False
         )
         return StateFiles().load_checkpoint(Path(checkpoint_path, REST))
+
+
+@contextmanager
+def partitioned_loading(strategy: Strategy) -> Iterator[None]:
+    """Within it, what transformers loads is partitioned as it is read, if the strategy is ZeRO-3.
+
+    A process then never holds more than its own share and the layer that is being read: the first process maps the
+    files into memory and hands each layer out. Only what `from_pretrained` makes is treated so. Layers that are made
+    around it, such as LoRA's, start as they always do and are partitioned when the training begins; made partitioned,
+    they would not start with the values that they ask for.
+
+    Args:
+        strategy: of the trainer, its processes there.
+    """
+    if not (isinstance(strategy, ZeroStrategy) and strategy.zero_stage_3):
+        yield
+        return
+    from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
+
+    # Adds in which precision the engine will want them.
+    strategy._init_config_if_needed()
+    assert isinstance(strategy.config, dict)
+    # Transformers refers to it weakly.
+    told = HfDeepSpeedConfig({"train_micro_batch_size_per_gpu": 1, **strategy.config})
+    try:
+        yield
+    finally:
+        unset_hf_deepspeed_config()
+        del told
+
+
+def whole_size(parameters: Iterable[nn.Parameter]) -> int:
+    """How many numbers parameters are, partitioned ones as a whole."""
+    return sum(int(getattr(parameter, "ds_numel", parameter.numel())) for parameter in parameters)
 
 
 def whole(parameters: Iterable[nn.Parameter], *, changed: bool = False) -> AbstractContextManager[None]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import functools
+import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,15 +20,23 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from conftest import make_interactions
-from sft_market import CLUSTERS_I, NUM_CLUSTERS, market, sft_context
+from sft_market import CLUSTERS_I, NUM_CLUSTERS, held_back_error, market, sft_context
 from tslrec.checkpoints import Checkpoints
+from tslrec.errors import UserError
 from tslrec.interactions import Interactions
-from tslrec.llm.data import PreferenceBatch, PreferenceDataModule, training_histories, window_preferences
+from tslrec.llm.data import (
+    PreferenceBatch,
+    PreferenceDataModule,
+    split_users,
+    training_histories,
+    window_preferences,
+)
 from tslrec.llm.packing import Packer
+from tslrec.preference_fit import PreferenceFit, squared_error, top_category_is_right
 from tslrec.preferences import user_preferences
 from tslrec.stages import sft
+from tslrec.stages.adapted import rate_at
 from tslrec.stages.context import StageContext
-from tslrec.stages.sft import rate_at, squared_error, top_category_is_right
 from tslrec.trainers import StageTrainers
 
 
@@ -43,6 +53,7 @@ def make_trainer(
         callbacks=list(callbacks),
         gradient_clip_val=gradient_clip,
         logger=False,
+        num_sanity_val_steps=0,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -75,7 +86,8 @@ def test_writes_pefts_adapter_and_the_heads_and_nothing_else(make_context: MakeC
     context = make_context(max_epochs=1)
     sft.run(context)
     written = {path.relative_to(context.folder).as_posix() for path in context.folder.rglob("*") if path.is_file()}
-    assert written == {"adapter/adapter_config.json", "adapter/adapter_model.safetensors", "heads.safetensors"}
+    adapter = {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"}
+    assert written == {*adapter, "heads.safetensors", "calibration.json"}
     assert weights_of(context.folder)["group_head.weight"].shape == (NUM_CLUSTERS, 32)
 
 
@@ -150,10 +162,110 @@ def test_the_rate_rises_linearly_and_falls_to_zero() -> None:
     assert rates[100] == pytest.approx(0)
 
 
-def data_module(interactions: Interactions, batch_size: int = 10, max_len: int = 50) -> PreferenceDataModule:
+def test_a_mean_that_is_right_can_be_too_sure_of_itself() -> None:
+    fit = PreferenceFit(2)
+    # Two users who are half one and half the other, of whom each is taken for one of the two.
+    logits_BK = torch.tensor([[0.9, 0.1], [0.1, 0.9]]).log()
+    targets_BK = torch.full((2, 2), 0.5)
+    for user in range(2):
+        one = slice(user, user + 1)
+        errors_B = squared_error(logits_BK[one], targets_BK[one])
+        fit.add(logits_BK[one], targets_BK[one], errors_B, torch.tensor([0.64]))
+    for category in fit.calibration():
+        assert category == pytest.approx({"predicted": 0.5, "actual": 0.5, "error": 0.4})
+    expected = {"loss": 0.32, "constant_loss": 0.64, "explained_share": 0.5, "top_category_right": 1.0}
+    assert fit.metrics() == pytest.approx({**expected, "calibration_error": 0.4})
+
+
+def test_a_share_of_exactly_zero_or_one_has_a_bin() -> None:
+    fit = PreferenceFit(2)
+    sure_BK = torch.tensor([[200.0, -200.0]])
+    fit.add(sure_BK, torch.tensor([[1.0, 0.0]]), torch.zeros(1), torch.ones(1))
+    assert fit.metrics()["calibration_error"] == 0
+
+
+def test_the_calibration_of_each_category_is_written(make_context: MakeContext) -> None:
+    context = make_context(max_epochs=1)
+    metrics = sft.run(context)
+    written = json.loads((context.folder / "calibration.json").read_text())
+    assert written["error"] == pytest.approx(metrics["calibration_error"])
+    # Of 12 steps with 8 users, the last third.
+    assert written["users"] == 32
+    for name in ("predicted", "actual"):
+        assert sum(category[name] for category in written["categories"]) == pytest.approx(1)
+
+
+def test_the_adapter_of_the_least_error_on_held_back_users_is_written(make_context: MakeContext) -> None:
+    context = make_context(held_back=0.25, max_epochs=40, patience=2, learning_rate=2e-2)
+    metrics = sft.run(context)
+    assert metrics["epochs"] == metrics["best_epoch"] + 3 < 40
+    assert metrics["validation/users"] == 24
+    # Of what is written, on users none of whom was trained on.
+    assert metrics["validation/loss"] == pytest.approx(held_back_error(context), rel=1e-4)
+    written = json.loads((context.folder / "calibration.json").read_text())
+    assert written["measured_on"] == "held-back users"
+    assert written["users"] == 24
+    assert written["error"] == pytest.approx(metrics["validation/calibration_error"], rel=1e-6)
+
+
+def test_each_validation_is_logged(make_context: MakeContext, tmp_path: Path) -> None:
+    context = make_context(held_back=0.1, max_epochs=2, steps_per_epoch=4)
+    trainers = StageTrainers(context.config.trainer, "sft", context.folder)
+    metrics = sft.run(replace(context, make_trainer=trainers))
+    with (context.folder / "log" / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["validation/loss"]]
+    assert [int(row["step"]) for row in rows] == [3, 7]
+    for name in ("loss", "constant_loss", "explained_share", "top_category_right", "calibration_error"):
+        logged = [float(row[f"validation/{name}"]) for row in rows]
+        assert logged[metrics["best_epoch"]] == pytest.approx(metrics[f"validation/{name}"])
+
+
+def data_module(
+    interactions: Interactions, batch_size: int = 10, max_len: int = 50, held_back: float = 0.0
+) -> PreferenceDataModule:
     targets_UK = user_preferences(interactions, CLUSTERS_I, NUM_CLUSTERS)
     packer = Packer(num_response=1)
-    return PreferenceDataModule(interactions, targets_UK, packer, max_len=max_len, batch_size=batch_size, seed=0)
+    return PreferenceDataModule(
+        interactions,
+        targets_UK,
+        packer,
+        max_len=max_len,
+        batch_size=batch_size,
+        seed=0,
+        held_back=held_back,
+        eval_batch_size=4,
+    )
+
+
+def test_held_back_users_are_validated_on_and_never_trained_on() -> None:
+    # Users who are known by the only item that is shown of them.
+    interactions = make_interactions([[1 + user, 1, 2] for user in range(20)])
+    data = data_module(interactions, held_back=0.2)
+
+    def shown(batches: Iterable[PreferenceBatch]) -> list[int]:
+        tokens = torch.cat([batch.examples.tokens_RT.flatten() for batch in batches])
+        return sorted(tokens[tokens > 0].tolist())
+
+    validated = shown(data.val_dataloader())
+    assert len(validated) == 4
+    for _ in range(2):
+        assert shown(data.train_dataloader()) == sorted(set(range(1, 21)) - set(validated))
+    assert set(shown([PreferenceBatch(data.sample(20), torch.empty(0), True, 0)])).isdisjoint(validated)
+
+
+@pytest.mark.parametrize(("users", "held_back", "count"), [(100, 0.05, 5), (10, 0.01, 1), (2, 0.5, 1), (10, 0.0, 0)])
+def test_users_are_held_back_by_share_and_seed(users: int, held_back: float, count: int) -> None:
+    trained, chosen = split_users(users, held_back, 0)
+    assert len(chosen) == count
+    assert sorted([*trained, *chosen]) == list(range(users))
+    assert np.array_equal(split_users(users, held_back, 0)[1], chosen)
+    others = {tuple(split_users(users, held_back, seed)[1]) for seed in range(20)}
+    assert len(others) > 1 or count == 0
+
+
+def test_a_single_user_cannot_be_held_back() -> None:
+    with pytest.raises(UserError, match=r"sft.held_back: .* set it to 0"):
+        split_users(1, 0.1, 0)
 
 
 def test_validation_and_test_items_are_never_shown() -> None:
@@ -200,7 +312,17 @@ def test_processes_share_each_step_without_overlap(monkeypatch: pytest.MonkeyPat
     assert torch.equal(shares[0][2].targets_BK, shares[1][2].targets_BK)
 
 
-def test_a_killed_training_goes_on_to_the_same_weights(make_context: MakeContext, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        ({"max_epochs": 1}, (3, 7)),
+        # Of 72 users 9 steps; killed in an epoch, at its beginning, and after the first pass over them.
+        ({"held_back": 0.25, "steps_per_epoch": 4, "max_epochs": 3, "patience": 1}, (2, 4, 10)),
+    ],
+)
+def test_a_killed_training_goes_on_to_the_same_weights(
+    changes: dict[str, Any], steps: tuple[int, ...], make_context: MakeContext, tmp_path: Path
+) -> None:
     class KilledError(Exception):
         pass
 
@@ -213,20 +335,25 @@ def test_a_killed_training_goes_on_to_the_same_weights(make_context: MakeContext
                 raise KilledError
 
     def run(name: str, *callbacks: lightning.Callback) -> dict[str, Any]:
-        context = make_context(folder=name)
+        context = make_context(folder=name, **changes)
         shutil.rmtree(context.folder)
         checkpoints = Checkpoints(tmp_path / f"{name}.checkpoints", lambda line: None)
         config = replace(context.config.trainer, checkpoint_seconds=0)
         trainers = StageTrainers(config, "sft", context.folder, checkpoints=checkpoints)
-        trained = replace(context, make_trainer=lambda **settings: trainers(**{**settings, "callbacks": callbacks}))
+
+        def make_trainer(**settings: Any) -> lightning.Trainer:
+            return trainers(**{**settings, "callbacks": [*settings["callbacks"], *callbacks]})
+
+        trained = replace(context, make_trainer=make_trainer)
         return sft.run(trained)
 
     whole = run("whole")
-    for step in (3, 17, 40):
+    for step in steps:
         with pytest.raises(KilledError):
             run("killed", Kill(step))
     killed = run("killed")
     assert {**killed, "training_seconds": 0} == {**whole, "training_seconds": 0}
     assert (tmp_path / "killed/log/metrics.csv").read_bytes() == (tmp_path / "whole/log/metrics.csv").read_bytes()
+    assert (tmp_path / "killed/calibration.json").read_bytes() == (tmp_path / "whole/calibration.json").read_bytes()
     expected = weights_of(tmp_path / "whole")
     assert all(np.array_equal(array, expected[name]) for name, array in weights_of(tmp_path / "killed").items())

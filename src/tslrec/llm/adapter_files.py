@@ -12,13 +12,15 @@ from torch import Tensor
 from tslrec.arrays import load_tensors
 from tslrec.config import LLMConfig, LoraConfig
 from tslrec.knowledge.origin import digest_files
-from tslrec.llm.loading import load
+from tslrec.llm.loading import load, load_tokenizer
 from tslrec.llm.next_item_model import NextItemLLM
+from tslrec.llm.packing import ROW_LENGTH, Packer
 from tslrec.llm.preference_model import PreferenceLLM
-from tslrec.llm.prompt import encode_e4srec_prompt, encode_prompt
+from tslrec.llm.prompt import Prompt, encode_e4srec_prompt, encode_prompt
 from tslrec.llm.prompted import add_lora
 from tslrec.llm.source import ResolvedSource
 from tslrec.streaming import FileTable
+from tslrec.zero import whole
 
 ADAPTER = "adapter"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -29,20 +31,36 @@ HEADS = "heads.safetensors"
 def new_model(llm: LLMConfig, source: ResolvedSource, item_embeddings_ID: Tensor, num_clusters: int) -> PreferenceLLM:
     """A preference model before training: equal to its base model, since LoRA starts at zero."""
     base, tokenizer = load(source, dtype=llm.dtype, attention=llm.attention)
-    return PreferenceLLM(
-        add_lora(base, llm.lora),
-        encode_prompt(tokenizer, num_clusters),
-        item_embeddings_ID,
-        num_clusters,
-        shared_prefix=llm.shared_prefix,
-    )
+    with whole(base.get_input_embeddings().parameters()):
+        return PreferenceLLM(
+            add_lora(base, llm.lora),
+            encode_prompt(tokenizer, num_clusters),
+            item_embeddings_ID,
+            num_clusters,
+            shared_prefix=llm.shared_prefix,
+        )
 
 
 def new_e4srec(llm: LLMConfig, lora: LoraConfig, source: ResolvedSource, item_embeddings_ID: Tensor) -> NextItemLLM:
     """E4SRec's model before training, with its own LoRA on the configured language model."""
     base, tokenizer = load(source, dtype=llm.dtype, attention=llm.attention)
     prompt = encode_e4srec_prompt(tokenizer)
-    return NextItemLLM(add_lora(base, lora), prompt, item_embeddings_ID, shared_prefix=llm.shared_prefix)
+    with whole(base.get_input_embeddings().parameters()):
+        return NextItemLLM(add_lora(base, lora), prompt, item_embeddings_ID, shared_prefix=llm.shared_prefix)
+
+
+def preference_packer(llm: LLMConfig, source: ResolvedSource, num_clusters: int) -> Packer:
+    """What packs examples as the preference model wants them, before that model is made."""
+    return packer_of(llm, encode_prompt(load_tokenizer(source), num_clusters))
+
+
+def e4srec_packer(llm: LLMConfig, source: ResolvedSource) -> Packer:
+    """The same for E4SRec's model."""
+    return packer_of(llm, encode_e4srec_prompt(load_tokenizer(source)))
+
+
+def packer_of(llm: LLMConfig, prompt: Prompt) -> Packer:
+    return Packer(len(prompt.response), ROW_LENGTH if llm.shared_prefix else None)
 
 
 def save_trained(model: PreferenceLLM | NextItemLLM, folder: Path, source: ResolvedSource) -> None:

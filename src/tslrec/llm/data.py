@@ -14,10 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tslrec.errors import UserError
 from tslrec.interactions import Interactions
 from tslrec.llm.packing import PackedExamples, Packer
 from tslrec.sampling import RandomBatches, own_share
 from tslrec.sequences import Batches
+
+HELD_BACK = 1
+"""Beside the seed, for draws that are independent of the order of training."""
 
 
 class PreferenceBatch(NamedTuple):
@@ -37,9 +41,10 @@ class PreferenceBatch(NamedTuple):
 
 
 class PreferenceDataModule(lightning.LightningDataModule):
-    """Random batches of users; each epoch visits every user once, in an order given by the seed and the epoch.
+    """Random batches of users; each pass visits every user once, in an order given by the seed and the pass.
 
-    In a distributed run all processes draw the same batches and each takes its share of every one.
+    In a distributed run all processes draw the same batches and each takes its share of every one. Users that are held
+    back are drawn once, by the seed, never trained on, and what a validation is of.
 
     Args:
         interactions: the data set.
@@ -47,7 +52,14 @@ class PreferenceDataModule(lightning.LightningDataModule):
         packer: the model's.
         max_len: the last items of a user's training part that are shown.
         batch_size: users of one step, over all processes.
-        seed: decides the order.
+        seed: decides the order, and who is held back.
+        held_back: share of the users that are.
+        eval_batch_size: users of one batch of a validation, over all processes.
+        steps_per_epoch: see `RandomBatches`.
+
+    Attributes:
+        trained: the users that are trained on, ascending.
+        held_back: the others, by the length of what is shown of them.
     """
 
     def __init__(
@@ -59,16 +71,31 @@ class PreferenceDataModule(lightning.LightningDataModule):
         max_len: int,
         batch_size: int,
         seed: int,
+        held_back: float = 0.0,
+        eval_batch_size: int = 128,
+        steps_per_epoch: int | None = None,
     ) -> None:
         super().__init__()
         self.histories = training_histories(interactions, max_len)
         self.targets_UK = targets_UK
         self.packer = packer
         self.seed = seed
-        self.batches = Batches(RandomBatches(len(self.histories), batch_size, seed), self.collate)
+        self.trained, held_back_H = split_users(len(self.histories), held_back, seed)
+        lengths_H = np.array([len(self.histories[user]) for user in held_back_H])
+        self.held_back = held_back_H[np.argsort(lengths_H, kind="stable")]
+        self.eval_batch_size = eval_batch_size
+        batches = RandomBatches(len(self.trained), batch_size, seed, steps_per_epoch)
+        self.batches = Batches(batches, lambda places_B: self.collate(self.trained[places_B]))
 
     def train_dataloader(self) -> Batches[PreferenceBatch]:
         return self.batches
+
+    def val_dataloader(self) -> Batches[PreferenceBatch] | list[PreferenceBatch]:
+        """The held-back users, each once over all processes; nothing where there are none."""
+        if len(self.held_back) == 0:
+            return []
+        splits = np.split(self.held_back, range(self.eval_batch_size, len(self.held_back), self.eval_batch_size))
+        return Batches(splits, self.collate)
 
     def collate(self, users_B: NDArray[np.int64]) -> PreferenceBatch:
         """This process's share of one step."""
@@ -77,9 +104,34 @@ class PreferenceDataModule(lightning.LightningDataModule):
         return PreferenceBatch(examples, torch.from_numpy(self.targets_UK[mine_B]), counted, len(users_B))
 
     def sample(self, num_users: int) -> PackedExamples:
-        """Some users, drawn at random, the same in every process."""
-        users = np.random.default_rng(self.seed).permutation(len(self.histories))[:num_users]
+        """Some of the users that are trained on, drawn at random, the same in every process."""
+        users = self.trained[np.random.default_rng(self.seed).permutation(len(self.trained))[:num_users]]
         return self.packer([self.histories[user] for user in users])
+
+
+def split_users(num_users: int, held_back: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draws the users that are held back.
+
+    Args:
+        num_users: how many there are.
+        held_back: their share; above 0 it is one user at least, and one at least is trained on.
+        seed: decides who.
+
+    Returns:
+        The users that are trained on and those that are held back, both ascending.
+
+    Raises:
+        UserError: if there is one user only.
+    """
+    everybody = np.arange(num_users)
+    if held_back == 0:
+        return everybody, everybody[:0]
+    if num_users < 2:
+        raise UserError("sft.held_back: there is one user only, who cannot be held back; set it to 0")
+    count = min(max(1, round(held_back * num_users)), num_users - 1)
+    chosen = np.random.default_rng([seed, HELD_BACK]).choice(num_users, count, replace=False)
+    is_held_back = np.isin(everybody, chosen)
+    return everybody[~is_held_back], everybody[is_held_back]
 
 
 def training_histories(interactions: Interactions, max_len: int) -> list[NDArray[np.int64]]:

@@ -67,6 +67,19 @@ def load(source: ResolvedSource, *, dtype: str, attention: str) -> tuple[PreTrai
     return base, tokenizer
 
 
+def load_tokenizer(source: ResolvedSource) -> PreTrainedTokenizerBase:
+    """The tokenizer alone, converted or downloaded with the weights where they are not there yet."""
+    quieten()
+    if source.kind == "random":
+        from tslrec.llm.tiny import byte_tokenizer
+
+        return byte_tokenizer()
+    from transformers import AutoTokenizer
+
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(local_folder(source), local_files_only=True)
+    return tokenizer
+
+
 def tokenizer_at_hand(llm: LLMConfig, cache: Path) -> PreTrainedTokenizerBase | None:
     """The tokenizer of a configured model, where that takes neither a network nor a conversion."""
     quieten()

@@ -7,15 +7,13 @@ Shapes: B examples, H hidden size of the language model, I items (row 0 is paddi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lightning
-import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from tslrec.llm.adapter_files import new_e4srec, read_item_embeddings, save_trained
+from tslrec.llm.adapter_files import e4srec_packer, new_e4srec, read_item_embeddings, save_trained
 from tslrec.llm.instances import InstanceBatch, InstanceDataModule, RankedBatch
 from tslrec.llm.next_item_model import NextItemLLM
 from tslrec.llm.prompted import KeysAndValues
@@ -23,20 +21,20 @@ from tslrec.llm.source import resolve
 from tslrec.losses import softmax_loss
 from tslrec.metrics import RankingMetrics, target_ranks
 from tslrec.resuming import fit
+from tslrec.stages.adapted import AdaptedLLMModule
 from tslrec.stages.context import StageContext
-from tslrec.stages.selection import kept_weights, selection_callbacks
-from tslrec.stages.sft import rate_at
-from tslrec.zero import whole
+from tslrec.stages.selection import selection_callbacks
+from tslrec.zero import whole, whole_size
 
 VERSION = 2
 TOGETHER = True
 
 
-class E4SRecModule(lightning.LightningModule):
+class E4SRecModule(AdaptedLLMModule[NextItemLLM]):
     """Cross-entropy over all items at each position of a history, and exact full ranking.
 
     Args:
-        model: what is trained.
+        make_model: see `AdaptedLLMModule`, as the others but one.
         num_steps: optimizer steps of the whole training.
         learning_rate: at its peak, after the warm-up.
         weight_decay: AdamW's.
@@ -45,38 +43,32 @@ class E4SRecModule(lightning.LightningModule):
 
     def __init__(
         self,
-        model: NextItemLLM,
+        make_model: Callable[[], NextItemLLM],
         *,
         num_steps: int,
         learning_rate: float,
         weight_decay: float,
         warmup_steps: int,
     ) -> None:
-        super().__init__()
-        self.save_hyperparameters(ignore=["model"])
-        self.model = model
-        self.num_steps = num_steps
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.warmup = min(1.0, warmup_steps / num_steps)
+        super().__init__(
+            make_model,
+            num_steps=num_steps,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            warmup=min(1.0, warmup_steps / num_steps),
+        )
+        self.save_hyperparameters(ignore=["make_model"])
         self.validation_metrics = RankingMetrics()
         self.test_metrics = RankingMetrics()
         self.prefix: KeysAndValues | None = None
-        # Checkpoints hold no frozen weights.
-        self.strict_loading = False
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps only what is trained: the frozen language model is known by its source."""
-        checkpoint["state_dict"] = kept_weights(self)
 
     def training_step(self, batch: InstanceBatch, batch_idx: int) -> Tensor:
         """One optimizer step over this process's share of its instances."""
         total = self.loss(self.model(batch.examples), batch.targets_B) * batch.counted
-        step = self.global_step
         loss = float(total.detach()) / len(batch.targets_B)
         self.log("loss", loss, prog_bar=True, logger=False, batch_size=len(batch.targets_B))
         for logger in self.loggers:
-            logger.log_metrics({"loss": loss}, step)
+            logger.log_metrics({"loss": loss}, self.global_step)
         return total * self.trainer.world_size / batch.num_targets
 
     def loss(self, user_BH: Tensor, targets_B: Tensor) -> Tensor:
@@ -118,14 +110,6 @@ class E4SRecModule(lightning.LightningModule):
         self.log_dict({f"{part}/{name}": float(value) for name, value in metrics.compute().items()})
         metrics.reset()
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW over what is trainable; the learning rate rises linearly, then falls along a cosine to zero."""
-        optimizer = torch.optim.AdamW(
-            self.model.trainable_parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
-        )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, self.num_steps, self.warmup))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
 
 def run(context: StageContext) -> dict[str, Any]:
     """Writes `adapter/` (PEFT's own format) and `heads.safetensors`.
@@ -136,17 +120,17 @@ def run(context: StageContext) -> dict[str, Any]:
     """
     config, numbers = context.config, context.config.e4srec
     source = resolve(config.llm, Path(config.cache))
-    model = new_e4srec(config.llm, numbers.lora, source, read_item_embeddings(context.inputs["backbone"]))
+    item_embeddings_ID = read_item_embeddings(context.inputs["backbone"])
     data = InstanceDataModule(
         context.interactions,
-        model.packer,
+        e4srec_packer(config.llm, source),
         max_len=config.training.max_len,
         batch_size=numbers.batch_size,
         eval_batch_size=numbers.eval_batch_size,
         seed=context.seed,
     )
     module = E4SRecModule(
-        model,
+        lambda: new_e4srec(config.llm, numbers.lora, source, item_embeddings_ID),
         num_steps=len(data.batches) * numbers.max_epochs,
         learning_rate=numbers.learning_rate,
         weight_decay=numbers.weight_decay,
@@ -156,10 +140,10 @@ def run(context: StageContext) -> dict[str, Any]:
     trainer = context.make_trainer(
         max_epochs=numbers.max_epochs, callbacks=callbacks, llm=True, gradient_clip=numbers.gradient_clip
     )
-    model.train()
     fit(trainer, module, data)
     best.restore(module)
     tested = trainer.test(module, data, verbose=False)[0]
+    model = module.model
     with whole(model.trainable_parameters()):
         if trainer.is_global_zero:
             save_trained(model, context.folder, source)
@@ -168,5 +152,5 @@ def run(context: StageContext) -> dict[str, Any]:
         **tested,
         "best_epoch": best.epoch,
         "epochs": trainer.current_epoch,
-        "trainable_parameters": sum(parameter.numel() for parameter in model.trainable_parameters()),
+        "trainable_parameters": whole_size(model.trainable_parameters()),
     }

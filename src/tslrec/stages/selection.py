@@ -1,4 +1,4 @@
-"""Keeps the weights of the best validation NDCG@10, and stops once it no longer rises."""
+"""Keeps the weights of the best validation, and stops once none is better any more."""
 
 from __future__ import annotations
 
@@ -11,30 +11,43 @@ from torch import Tensor, nn
 from tslrec.zero import whole
 
 MONITORED = "validation/{protocol}/NDCG@10"
+HELD_BACK_ERROR = "validation/loss"
 
 
 class BestWeights(lightning.Callback):
     """A copy in memory of the weights at the best evaluation so far; part of a checkpoint, as every callback's state.
+
+    Args:
+        monitored: a metric.
+        mode: whether its `max` or its `min` is best.
 
     Attributes:
         epoch: the epoch of the best evaluation, from 0.
         metrics: all validation metrics of that evaluation.
     """
 
-    def __init__(self, monitored: str) -> None:
+    def __init__(self, monitored: str, mode: str = "max") -> None:
         self.monitored = monitored
+        self.mode = mode
         self.epoch = -1
         self.metrics: dict[str, float] = {}
         self.weights: dict[str, Tensor] = {}
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         now = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("validation")}
-        if not self.metrics or now[self.monitored] > self.metrics[self.monitored]:
+        if not self.metrics or self.is_better(now[self.monitored], self.metrics[self.monitored]):
             self.epoch = trainer.current_epoch
             self.metrics = now
-            with whole(trained(pl_module)):
-                kept = kept_weights(pl_module)
-                self.weights = {name: value.detach().cpu().clone() for name, value in kept.items()}
+            self.keep(pl_module)
+
+    def is_better(self, now: float, before: float) -> bool:
+        return now > before if self.mode == "max" else now < before
+
+    def keep(self, module: lightning.LightningModule) -> None:
+        """Copies what is best so far."""
+        with whole(trained(module)):
+            kept = kept_weights(module)
+            self.weights = {name: value.detach().cpu().clone() for name, value in kept.items()}
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "metrics": self.metrics, "weights": self.weights}
@@ -63,6 +76,10 @@ def kept_weights(module: lightning.LightningModule) -> dict[str, Tensor]:
 
 def selection_callbacks(protocol: str, patience: int) -> tuple[BestWeights, list[Any]]:
     """Both callbacks, watching the validation NDCG@10 of one ranking protocol (`masked` or `unmasked`)."""
-    monitored = MONITORED.format(protocol=protocol)
-    best = BestWeights(monitored)
-    return best, [best, EarlyStopping(monitored, mode="max", patience=patience, check_finite=True)]
+    best = BestWeights(MONITORED.format(protocol=protocol))
+    return best, [best, stopping(best, patience)]
+
+
+def stopping(best: BestWeights, patience: int) -> EarlyStopping:
+    """Stops after some validations of which none was the best."""
+    return EarlyStopping(best.monitored, mode=best.mode, patience=patience, check_finite=True)

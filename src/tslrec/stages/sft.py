@@ -5,29 +5,31 @@ Shapes: B users of a batch, U users, K clusters, D hidden size of the backbone.
 
 from __future__ import annotations
 
-import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from tslrec.arrays import load_arrays
-from tslrec.llm.adapter_files import new_model, read_item_embeddings, save_trained
+from tslrec.artifacts import write_json
+from tslrec.llm.adapter_files import new_model, preference_packer, read_item_embeddings, save_trained
 from tslrec.llm.data import PreferenceBatch, PreferenceDataModule, training_histories, window_preferences
 from tslrec.llm.packing import PackedExamples
 from tslrec.llm.preference_model import PreferenceLLM
 from tslrec.llm.source import resolve
+from tslrec.preference_fit import PreferenceFit, squared_error
 from tslrec.ranks import sum_over_processes
 from tslrec.resuming import fit
+from tslrec.stages.adapted import AdaptedLLMModule
 from tslrec.stages.context import StageContext
-from tslrec.stages.selection import kept_weights
-from tslrec.zero import whole
+from tslrec.stages.selection import HELD_BACK_ERROR, BestWeights, stopping
+from tslrec.zero import whole, whole_size
 
-VERSION = 3
+VERSION = 4
 TOGETHER = True
 
 FINAL_SHARE = 1 / 3
@@ -36,17 +38,19 @@ FINAL_SHARE = 1 / 3
 CALIBRATION_USERS = 256
 """How many users tell where the group head's inputs lie before training."""
 
+CALIBRATION = "calibration.json"
 
-class PreferenceSFTModule(lightning.LightningModule):
+
+class PreferenceSFTModule(AdaptedLLMModule[PreferenceLLM]):
     """Trains a preference model by the squared error of Eq. 3.
 
     Args:
-        model: what is trained.
-        mean_preference_K: the mean target over all users; predicting it for everybody is the error to beat.
+        make_model: see `AdaptedLLMModule`.
+        mean_preference_K: the mean target over the users that are trained on; predicting it for everybody is the error
+            to beat.
         sample: users by whom the group head's inputs are standardised before the first step.
-        num_steps: optimizer steps of the whole training. Lightning's own estimate would set up the data before a
-            checkpoint can tell them where to go on.
-        learning_rate: at its peak, after the warm-up.
+        num_steps: see `AdaptedLLMModule`, as the next three.
+        learning_rate: at its peak.
         weight_decay: AdamW's; 0 makes it the paper's Adam.
         warmup: share of the steps.
         reduction: `mean` over users, or the paper's `sum`.
@@ -56,7 +60,7 @@ class PreferenceSFTModule(lightning.LightningModule):
 
     def __init__(
         self,
-        model: PreferenceLLM,
+        make_model: Callable[[], PreferenceLLM],
         mean_preference_K: Tensor,
         sample: PackedExamples,
         *,
@@ -66,19 +70,16 @@ class PreferenceSFTModule(lightning.LightningModule):
         warmup: float = 0.05,
         reduction: str = "mean",
     ) -> None:
-        super().__init__()
-        self.save_hyperparameters(ignore=["model", "mean_preference_K", "sample"])
-        self.model = model
+        super().__init__(
+            make_model, num_steps=num_steps, learning_rate=learning_rate, weight_decay=weight_decay, warmup=warmup
+        )
+        self.save_hyperparameters(ignore=["make_model", "mean_preference_K", "sample"])
         self.sample = sample
-        self.num_steps = num_steps
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.warmup = warmup
         self.reduction = reduction
         self.register_buffer("mean_preference_K", mean_preference_K, persistent=False)
-        self.totals = TrainingTotals()
-        # Checkpoints hold no frozen weights.
-        self.strict_loading = False
+        self.totals = TrainingTotals(len(mean_preference_K))
+        self.held_back = PreferenceFit(len(mean_preference_K))
+        """Of the validation that runs; over all processes once it has ended."""
 
     def on_train_start(self) -> None:
         """Only here is the model where it computes; a training that goes on is calibrated already."""
@@ -86,30 +87,30 @@ class PreferenceSFTModule(lightning.LightningModule):
             self.model.calibrate(self.sample.to(self.device))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps only what is trained, or calibrated: the frozen language model is known by its source."""
-        checkpoint["state_dict"] = kept_weights(self)
+        """Adds what was calibrated, and what was counted by all processes."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["calibration"] = (self.model.centre_H, self.model.spread_H)
         checkpoint["totals"] = sum_over_processes(self.totals.sums, self.device)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.model.centre_H, self.model.spread_H = (each.to(self.device) for each in checkpoint["calibration"])
         if self.global_rank == 0:
-            self.totals.sums = checkpoint["totals"]
+            self.totals.sums.copy_(checkpoint["totals"])
 
     def training_step(self, batch: PreferenceBatch, batch_idx: int) -> Tensor:
         """One optimizer step over this process's share of its users."""
         logits_BK = self.model(batch.examples).logits_BK
         errors_B = squared_error(logits_BK, batch.targets_BK)
         total = errors_B.sum() * batch.counted
-        step = self.global_step
         # Processes' gradients are averaged by the strategy, which this undoes, shares of a step being unequal.
         scale = self.trainer.world_size / (batch.num_users if self.reduction == "mean" else 1)
-        with torch.no_grad():
-            constant_B = (batch.targets_BK - self.mean_preference_K.float()).square().sum(dim=1)
-            right_B = top_category_is_right(logits_BK, batch.targets_BK)
-        final = step >= self.num_steps * (1 - FINAL_SHARE)
+        constant_B = self.constant_error(batch)
+        step = self.global_step
         if batch.counted:
-            self.totals.add(errors_B.detach(), constant_B, right_B, tokens=batch.examples.num_tokens, final=final)
+            final = step >= self.num_steps * (1 - FINAL_SHARE)
+            for totals in (self.totals.all, self.totals.final)[: 1 + final]:
+                totals.add(logits_BK, batch.targets_BK, errors_B, constant_B)
+            self.totals.tokens += batch.examples.num_tokens
         loss = float(errors_B.detach().mean())
         self.log("loss", loss, prog_bar=True, logger=False, batch_size=len(errors_B))
         # At once, since Lightning would log a step only after the checkpoint that follows it.
@@ -117,88 +118,120 @@ class PreferenceSFTModule(lightning.LightningModule):
             logger.log_metrics({"loss": loss, "constant_loss": float(constant_B.mean())}, step)
         return total * scale
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW over what is trainable; the learning rate rises linearly, then falls along a cosine to zero."""
-        optimizer = torch.optim.AdamW(
-            self.model.trainable_parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
-        )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, self.num_steps, self.warmup))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    def constant_error(self, batch: PreferenceBatch) -> Tensor:
+        """What predicting the mean preference for everybody errs by, `[B]`."""
+        return (batch.targets_BK - self.mean_preference_K.float()).square().sum(dim=1)
+
+    def on_validation_epoch_start(self) -> None:
+        self.held_back = PreferenceFit(self.held_back.num_clusters)
+
+    def validation_step(self, batch: PreferenceBatch, batch_idx: int) -> None:
+        """Counts this process's share of some held-back users."""
+        # By all processes, also where none of the users is left for one: ZeRO-3 gathers the weights together.
+        logits_BK = self.model(batch.examples).logits_BK
+        if batch.counted:
+            errors_B = squared_error(logits_BK, batch.targets_BK)
+            self.held_back.add(logits_BK, batch.targets_BK, errors_B, self.constant_error(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        self.held_back = self.held_back.over_processes(self.device)
+        self.log_dict({f"validation/{name}": value for name, value in self.held_back.metrics().items()})
 
 
 class TrainingTotals:
-    """Sums over the users that were trained on, all of them and those of the last part."""
+    """What is known of the users that were trained on, each as it was in its own step.
 
-    def __init__(self) -> None:
-        self.sums = torch.zeros(7, dtype=torch.float64)
+    Attributes:
+        sums: everything that is counted, by this process.
+        all: the part of it that is of all steps.
+        final: of those of the last part.
+        tokens: that were read, one number.
+    """
 
-    def add(self, errors_B: Tensor, constant_B: Tensor, right_B: Tensor, *, tokens: int, final: bool) -> None:
-        """Counts the users of one step."""
-        users = len(errors_B)
-        whole = [float(errors_B.double().sum()), users, tokens]
-        last = [float(each.double().sum()) for each in (errors_B, constant_B, right_B)]
-        self.sums += torch.tensor([*whole, *([*last, users] if final else [0.0] * 4)], dtype=torch.float64)
+    def __init__(self, num_clusters: int) -> None:
+        size = PreferenceFit.size(num_clusters)
+        self.sums = torch.zeros(2 * size + 1, dtype=torch.float64)
+        self.all, self.final = (PreferenceFit(num_clusters, part) for part in self.sums[:-1].split(size))
+        self.tokens = self.sums[-1:]
 
-    def metrics(self, sums: Tensor) -> dict[str, float]:
-        """Means per user, from sums (over all processes)."""
-        error, users, tokens, final_error, final_constant, right, final_users = sums.tolist()
+    def over_processes(self, device: torch.device) -> TrainingTotals:
+        """The same over all processes."""
+        together = TrainingTotals(self.all.num_clusters)
+        together.sums.copy_(sum_over_processes(self.sums, device))
+        return together
+
+    @property
+    def last(self) -> PreferenceFit:
+        """Of the last part; of all, where the training ended before it."""
+        return self.final if self.final.users else self.all
+
+    def metrics(self) -> dict[str, float]:
+        """Means per user."""
+        last = self.last.metrics()
         return {
-            "loss_mean": error / users,
-            "loss_final": final_error / final_users,
-            "constant_loss": final_constant / final_users,
-            "explained_share": 1 - final_error / final_constant if final_constant else 0.0,
-            "top_category_right": right / final_users,
-            "tokens": tokens,
+            "loss_mean": self.all.metrics()["loss"],
+            "loss_final": last.pop("loss"),
+            **last,
+            "tokens": float(self.tokens),
         }
 
 
-def squared_error(logits_BK: Tensor, targets_BK: Tensor) -> Tensor:
-    """Of each user, summed over categories (Eq. 2 and 3), float32 `[B]`."""
-    return (logits_BK.float().softmax(dim=1) - targets_BK).square().sum(dim=1)
+class BestFit(BestWeights):
+    """The weights of the least error on held-back users, and how they fit them.
 
+    Attributes:
+        sums: see `PreferenceFit`.
+    """
 
-def top_category_is_right(logits_BK: Tensor, targets_BK: Tensor) -> Tensor:
-    """Whether the likeliest category is one of the user's most frequent ones, bool `[B]`."""
-    chosen_B = targets_BK.gather(1, logits_BK.argmax(dim=1, keepdim=True))[:, 0]
-    return chosen_B == targets_BK.amax(dim=1)
+    def __init__(self) -> None:
+        super().__init__(HELD_BACK_ERROR, mode="min")
+        self.sums = torch.zeros(0)
 
+    def keep(self, module: lightning.LightningModule) -> None:
+        super().keep(module)
+        assert isinstance(module, PreferenceSFTModule)
+        self.sums = module.held_back.sums
 
-def rate_at(step: int, steps: int, warmup: float) -> float:
-    """The learning rate's share of its peak: linear warm-up, then a cosine."""
-    rising = max(1, round(warmup * steps))
-    if step < rising:
-        return (step + 1) / rising
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "sums": self.sums}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.sums = state_dict["sums"]
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Writes `adapter/` (PEFT's own format) and `heads.safetensors`.
+    """Writes `adapter/` (PEFT's own format), `heads.safetensors` and `calibration.json`.
 
     Returns:
         Training losses per user (over all of the training, and its last third), the loss of the constant predictor on
-        the users of that third and the share of it that is explained, how often the top category is right there,
-        trainable parameters, tokens and seconds of the training.
+        the users of that third and the share of it that is explained, how often the top category is right there, and
+        the calibration error; `validation/…`, the same of the held-back users, where there are some, the best epoch and
+        how many were run; trainable parameters, tokens and seconds of the training.
     """
     config, sft = context.config, context.config.sft
     item_embeddings_ID = read_item_embeddings(context.inputs["backbone"])
     preferences = load_arrays(context.inputs["preferences"] / "preferences.safetensors")
     targets_UK = preferences["preferences"]
+    num_clusters = targets_UK.shape[1]
     if sft.target == "window":
         histories = training_histories(context.interactions, config.training.max_len)
-        targets_UK = window_preferences(histories, preferences["clusters"], targets_UK.shape[1])
+        targets_UK = window_preferences(histories, preferences["clusters"], num_clusters)
     source = resolve(config.llm, Path(config.cache))
-    model = new_model(config.llm, source, item_embeddings_ID, targets_UK.shape[1])
     data = PreferenceDataModule(
         context.interactions,
         targets_UK,
-        model.packer,
+        preference_packer(config.llm, source, num_clusters),
         max_len=config.training.max_len,
         batch_size=sft.batch_size,
         seed=context.seed,
+        held_back=sft.held_back,
+        eval_batch_size=sft.eval_batch_size,
+        steps_per_epoch=sft.steps_per_epoch,
     )
     module = PreferenceSFTModule(
-        model,
-        torch.from_numpy(targets_UK.mean(axis=0)),
+        lambda: new_model(config.llm, source, item_embeddings_ID, num_clusters),
+        torch.from_numpy(targets_UK[data.trained].mean(axis=0)),
         data.sample(CALIBRATION_USERS),
         num_steps=len(data.batches) * sft.max_epochs,
         learning_rate=sft.learning_rate,
@@ -206,20 +239,32 @@ def run(context: StageContext) -> dict[str, Any]:
         warmup=sft.warmup,
         reduction=sft.reduction,
     )
-    trainable = sum(parameter.numel() for parameter in model.trainable_parameters())
-    total = sum(parameter.numel() for parameter in model.parameters())
-    trainer = context.make_trainer(max_epochs=sft.max_epochs, llm=True, gradient_clip=sft.gradient_clip)
-    model.train()
+    best = BestFit()
+    trainer = context.make_trainer(
+        max_epochs=sft.max_epochs,
+        callbacks=[best, stopping(best, sft.patience)] if len(data.held_back) else [],
+        llm=True,
+        gradient_clip=sft.gradient_clip,
+    )
     started = time.perf_counter()
     fit(trainer, module, data)
     seconds = time.perf_counter() - started
-    sums = sum_over_processes(module.totals.sums, trainer.strategy.root_device)
+    totals = module.totals.over_processes(trainer.strategy.root_device)
+    metrics, calibration = totals.metrics(), totals.last.report("users of the last steps of the training")
+    if len(data.held_back):
+        best.restore(module)
+        calibration = PreferenceFit(num_clusters, best.sums).report("held-back users")
+        metrics |= {**best.metrics, "validation/users": len(data.held_back)}
+        metrics |= {"best_epoch": best.epoch, "epochs": trainer.current_epoch}
+    model = module.model
+    trainable = whole_size(model.trainable_parameters())
     with whole(model.trainable_parameters()):
         if trainer.is_global_zero:
             save_trained(model, context.folder, source)
+            write_json(context.folder / CALIBRATION, calibration)
     return {
-        **module.totals.metrics(sums),
+        **metrics,
         "trainable_parameters": trainable,
-        "trainable_share": trainable / total,
+        "trainable_share": trainable / whole_size(model.parameters()),
         "training_seconds": seconds,
     }
