@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 
 from conftest import CHECKOUT
-from tslrec.check import check, check_target
+from tslrec.check import check, check_llm, check_target
 from tslrec.composition import Composer, register_schema, to_config
 from tslrec.config import Config, TrainerConfig
 from tslrec.errors import UserError
@@ -162,6 +163,11 @@ def test_a_misspelt_key_does_not_compose(override: str) -> None:
         (["training.steps_per_epoch=0"], r"training\.steps_per_epoch=0: must be 1 or more"),
         (["training.validation_users=0"], r"training\.validation_users=0: must be 1 or more"),
         (["training.test_users=-3"], r"training\.test_users=-3: must be 1 or more"),
+        (["sft.held_back=0.7"], r"sft\.held_back=0\.7: a share of the users, from 0 to 0\.5"),
+        (["sft.steps_per_epoch=0"], r"sft\.steps_per_epoch=0: must be 1 or more"),
+        (["llm.dtype=float16"], r"llm\.dtype=float16: is for GPUs, trainer=cpu has none"),
+        (["llm.weight_bits=5"], r"llm\.weight_bits=5: must be 8, 4 or null"),
+        (["llm.weight_bits=4"], r"llm\.weight_bits=4: needs a GPU, trainer=cpu has none"),
         (["training.learning_rate=0"], r"training\.learning_rate=0.*above 0"),
         (
             ["+trainer.strategy={_target_:lightning.pytorch.strategies.DDPStrategy,stage:3}"],
@@ -174,6 +180,22 @@ def test_what_cannot_work_is_refused_in_one_line(overrides: list[str], message: 
     with pytest.raises(UserError, match=message) as raised:
         check(composed(*overrides))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["llm=tiny", "trainer=gpu"], r"llm=tiny has random weights, which are not quantised"),
+        (["trainer=deepspeed_zero3_offload"], r"partitions weights, not quantised ones; choose trainer=ddp"),
+        (["trainer=ddp"], r"needs bitsandbytes: pip install 'tslrec\[quantized\]'"),
+    ],
+)
+def test_quantised_weights_are_refused_where_they_cannot_be(
+    overrides: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(UserError, match=message):
+        check_llm(composed(*overrides, "llm.weight_bits=4"))
 
 
 def test_a_missing_gpu_is_refused() -> None:

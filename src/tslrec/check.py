@@ -64,6 +64,7 @@ def check(config: Config) -> None:
                     f"method={config.method.name} does not have; choose another fusion or method=tslrec"
                 )
     check_machine(config)
+    check_llm(config)
 
 
 def check_data(config: Config) -> None:
@@ -86,6 +87,31 @@ def check_stages(config: Config) -> None:
             raise UserError(f"method.stages: '{stage}' needs '{min(missing)}' before it; add it to the method")
 
 
+def check_llm(config: Config) -> None:
+    """Whether this machine, and the strategy, can hold the language model as the configuration wants it.
+
+    Raises:
+        UserError: if not.
+    """
+    llm, trainer = config.llm, config.trainer
+    if {"sft", "e4srec"}.isdisjoint(config.method.stages):
+        return
+    on_gpu = trainer.accelerator in ("gpu", "cuda")
+    if llm.dtype == "float16" and not on_gpu:
+        raise UserError(f"llm.dtype=float16: is for GPUs, trainer={trainer.name} has none; set it to float32")
+    if llm.weight_bits is None:
+        return
+    wanted = f"llm.weight_bits={llm.weight_bits}"
+    if not on_gpu:
+        raise UserError(f"{wanted}: needs a GPU, trainer={trainer.name} has none; set it to null")
+    if llm.random is not None:
+        raise UserError(f"{wanted}: llm={llm.name} has random weights, which are not quantised; set it to null")
+    if isinstance(trainer.llm_strategy, dict) or trainer.llm_strategy not in ("auto", "ddp"):
+        raise UserError(f"{wanted}: trainer={trainer.name} partitions weights, not quantised ones; choose trainer=ddp")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(f"{wanted}: needs bitsandbytes: pip install 'tslrec[quantized]'")
+
+
 def check_values(config: Config) -> None:
     """Values that a type cannot rule out."""
     for key, allowed in CHOICES.items():
@@ -93,6 +119,8 @@ def check_values(config: Config) -> None:
         value = getattr(getattr(config, section), name)
         if value not in allowed:
             raise UserError(f"{key}={value}: must be one of {', '.join(allowed)}")
+    if config.llm.weight_bits not in (None, 8, 4):
+        raise UserError(f"llm.weight_bits={config.llm.weight_bits}: must be 8, 4 or null")
     at_least_one = {
         "training.max_len": config.training.max_len,
         "training.batch_size": config.training.batch_size,

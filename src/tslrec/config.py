@@ -118,6 +118,9 @@ class LLMConfig:
         dtype: float32, bfloat16 or float16.
         attention: transformers' attention implementation, `sdpa` or `eager`.
         shared_prefix: run the instruction once a step and share its keys and values, instead of once an example.
+        gradient_checkpointing: keep the inputs of the layers only, and compute the rest again in the backward pass: a
+            third more work for a fraction of the activations' memory. The results are the same.
+        weight_bits: 8 or 4: hold the frozen linear layers in so many bits (LLM.int8, NF4), on GPUs; null: in `dtype`.
     """
 
     name: str = MISSING
@@ -130,6 +133,8 @@ class LLMConfig:
     dtype: str = "float32"
     attention: str = "sdpa"
     shared_prefix: bool = True
+    gradient_checkpointing: bool = False
+    weight_bits: int | None = None
     lora: LoraConfig = field(default_factory=LoraConfig)
 
 

@@ -25,6 +25,10 @@ INPUTS: Mapping[str, tuple[str, ...]] = {
 """The artifacts that a stage reads; a fusion reads the data and what its parameters ask for."""
 
 
+LLM_UNREAD = frozenset({"shape", "gradient_checkpointing"})
+"""Settings of a language model on which no result depends."""
+
+
 def stage_seed(seed: int, stage: str) -> int:
     """A stage's own seed: stable, and unrelated between stages and between neighbouring run seeds."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{stage}".encode()).digest()[:4]) % 2**31
@@ -86,7 +90,7 @@ def stage_settings(config: Config, stage: str, llm_identity: Mapping[str, Any] |
     """The part of the configuration that a stage's result depends on, and a label for its folder."""
     trained = {"training": asdict(config.training), "precision": config.trainer.precision}
     model = str(config.model["name"])
-    llm = {name: value for name, value in asdict(config.llm).items() if name != "shape"}
+    llm = {name: value for name, value in asdict(config.llm).items() if name not in LLM_UNREAD}
     language = {"llm": llm, "weights": llm_identity, "precision": config.trainer.llm_precision}
     unread = {"augment_batch_size", "augment_shard_size"}
     if config.sft.held_back == 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
@@ -12,6 +12,7 @@ from torch import Tensor
 from tslrec.arrays import load_tensors
 from tslrec.config import LLMConfig, LoraConfig
 from tslrec.knowledge.origin import digest_files
+from tslrec.llm.checkpointing import checkpoint_layers
 from tslrec.llm.loading import load, load_tokenizer
 from tslrec.llm.next_item_model import NextItemLLM
 from tslrec.llm.packing import ROW_LENGTH, Packer
@@ -22,6 +23,9 @@ from tslrec.llm.source import ResolvedSource
 from tslrec.streaming import FileTable
 from tslrec.zero import whole
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 ADAPTER = "adapter"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -30,7 +34,7 @@ HEADS = "heads.safetensors"
 
 def new_model(llm: LLMConfig, source: ResolvedSource, item_embeddings_ID: Tensor, num_clusters: int) -> PreferenceLLM:
     """A preference model before training: equal to its base model, since LoRA starts at zero."""
-    base, tokenizer = load(source, dtype=llm.dtype, attention=llm.attention)
+    base, tokenizer = load_to_train(llm, source)
     with whole(base.get_input_embeddings().parameters()):
         return PreferenceLLM(
             add_lora(base, llm.lora),
@@ -43,10 +47,18 @@ def new_model(llm: LLMConfig, source: ResolvedSource, item_embeddings_ID: Tensor
 
 def new_e4srec(llm: LLMConfig, lora: LoraConfig, source: ResolvedSource, item_embeddings_ID: Tensor) -> NextItemLLM:
     """E4SRec's model before training, with its own LoRA on the configured language model."""
-    base, tokenizer = load(source, dtype=llm.dtype, attention=llm.attention)
+    base, tokenizer = load_to_train(llm, source)
     prompt = encode_e4srec_prompt(tokenizer)
     with whole(base.get_input_embeddings().parameters()):
         return NextItemLLM(add_lora(base, lora), prompt, item_embeddings_ID, shared_prefix=llm.shared_prefix)
+
+
+def load_to_train(llm: LLMConfig, source: ResolvedSource) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The base model as its layers are to be trained through, and its tokenizer."""
+    base, tokenizer = load(source, dtype=llm.dtype, attention=llm.attention, weight_bits=llm.weight_bits)
+    if llm.gradient_checkpointing:
+        checkpoint_layers(base)
+    return base, tokenizer
 
 
 def preference_packer(llm: LLMConfig, source: ResolvedSource, num_clusters: int) -> Packer:
@@ -92,7 +104,7 @@ def load_trained(folder: Path, llm: LLMConfig, source: ResolvedSource, item_embe
 
     heads = load_tensors(folder / HEADS)
     num_clusters = heads["group_head.bias"].shape[0]
-    base, tokenizer = load(source, dtype=llm.dtype, attention=llm.attention)
+    base, tokenizer = load(source, dtype=llm.dtype, attention=llm.attention, weight_bits=llm.weight_bits)
     settings = PeftConfig.from_pretrained(str(folder / ADAPTER))
     # PEFT would warn that the weights lie elsewhere than where they were trained; the manifest knows their hash.
     settings.base_model_name_or_path = None

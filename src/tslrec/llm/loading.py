@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +19,16 @@ from tslrec.llm.source import SOURCE_FILE, ResolvedSource, on_this_machine
 from tslrec.quiet import quieten, without_loading_bars
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DOWNLOADED = ["*.safetensors", "*.json", "*.txt", "*.jinja", "tokenizer.model"]
 """What of a hub's repository is downloaded: nothing that can execute on loading."""
 
 
-def load(source: ResolvedSource, *, dtype: str, attention: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load(
+    source: ResolvedSource, *, dtype: str, attention: str, weight_bits: int | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The base model and its tokenizer.
 
     Weights are read from safetensors only. GGUF is converted when it is first loaded; a model of the hub is downloaded
@@ -32,13 +38,14 @@ def load(source: ResolvedSource, *, dtype: str, attention: str) -> tuple[PreTrai
         source: where they are, as `resolve` found.
         dtype: `float32`, `bfloat16` or `float16`.
         attention: transformers' attention implementation.
+        weight_bits: 8 or 4, of the linear layers, which then are on this process's GPU; None leaves them in `dtype`.
 
     Raises:
         UserError: if they can only be used by code that comes with them.
     """
     quieten()
     import torch
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel
 
     without_loading_bars()
     torch_dtype: torch.dtype = getattr(torch, dtype)
@@ -47,9 +54,8 @@ def load(source: ResolvedSource, *, dtype: str, attention: str) -> tuple[PreTrai
 
         base: PreTrainedModel = random_llama(source.sizes, attention)
         return base.to(torch_dtype), byte_tokenizer()  # type: ignore[arg-type]
-    folder = local_folder(source)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    folder, tokenizer = local_folder(source), load_tokenizer(source)
+    with without_foreign_code(folder):
         base = AutoModel.from_pretrained(
             folder,
             local_files_only=True,
@@ -57,18 +63,38 @@ def load(source: ResolvedSource, *, dtype: str, attention: str) -> tuple[PreTrai
             trust_remote_code=False,
             dtype=torch_dtype,
             attn_implementation=attention,
+            **({} if weight_bits is None else quantised(weight_bits, torch_dtype)),
         )
-    except ValueError as error:
-        if "trust_remote_code" not in str(error):
-            raise
-        raise UserError(
-            f"{folder}: wants code of its own to be run, which is never done; choose a model that transformers knows"
-        ) from error
     return base, tokenizer
 
 
+def quantised(weight_bits: int, dtype: torch.dtype) -> dict[str, Any]:
+    """What makes transformers quantise linear layers as it reads them: LLM.int8 or NF4 (Dettmers et al. 2022, 2023).
+
+    Args:
+        weight_bits: 8 or 4.
+        dtype: that products are computed in.
+    """
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    how = BitsAndBytesConfig(
+        load_in_8bit=weight_bits == 8,
+        load_in_4bit=weight_bits == 4,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_use_double_quant=True,
+    )
+    device = int(os.environ.get("LOCAL_RANK", "0")) if torch.cuda.is_available() else "cpu"
+    return {"quantization_config": how, "device_map": {"": device}}
+
+
 def load_tokenizer(source: ResolvedSource) -> PreTrainedTokenizerBase:
-    """The tokenizer alone, converted or downloaded with the weights where they are not there yet."""
+    """The tokenizer alone, converted or downloaded with the weights where they are not there yet.
+
+    Raises:
+        UserError: if it can only be used by code that comes with it.
+    """
     quieten()
     if source.kind == "random":
         from tslrec.llm.tiny import byte_tokenizer
@@ -76,8 +102,29 @@ def load_tokenizer(source: ResolvedSource) -> PreTrainedTokenizerBase:
         return byte_tokenizer()
     from transformers import AutoTokenizer
 
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(local_folder(source), local_files_only=True)
+    folder = local_folder(source)
+    with without_foreign_code(folder):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     return tokenizer
+
+
+@contextmanager
+def without_foreign_code(folder: Path) -> Iterator[None]:
+    """Says it in a line where transformers cannot read a folder without running code that lies in it.
+
+    Raises:
+        UserError: then.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise UserError(
+            f"{folder}: wants code of its own to be run, which is never done; choose a model that transformers knows"
+        ) from error
 
 
 def tokenizer_at_hand(llm: LLMConfig, cache: Path) -> PreTrainedTokenizerBase | None:
