@@ -16,11 +16,12 @@ from tslrec.checkpoints import Checkpoints
 from tslrec.config import Config, DataConfig, LLMConfig, LoraConfig, MethodConfig, SFTConfig, TrainerConfig
 from tslrec.interactions import Interactions
 from tslrec.llm.adapter_files import load_trained, read_item_embeddings
-from tslrec.llm.data import split_users, training_histories
+from tslrec.llm.data import training_histories
 from tslrec.llm.source import resolve
 from tslrec.measuring import Meter
 from tslrec.preference_fit import squared_error
 from tslrec.preferences import user_preferences
+from tslrec.sampling import split_users
 from tslrec.stages.context import MakeTrainer, StageContext
 
 NUM_CLUSTERS, PER_CLUSTER = 4, 5

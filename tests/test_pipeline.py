@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -85,6 +86,15 @@ def test_every_method_has_every_metric_in_range(finished: tuple[Path, str]) -> N
 def test_every_stage_wrote_its_artifact(finished: tuple[Path, str]) -> None:
     stages = sorted(name.split("/")[0] for name in manifests(finished[0]))
     assert stages == ["augment", "backbone", "data", "fusion", "fusion", "preferences", "sft"]
+
+
+def test_the_frozen_language_model_and_what_of_it_is_trained_are_told(finished: tuple[Path, str]) -> None:
+    folder, printed = finished
+    assert re.search(r"^sft: [\d,]+ of [\d,]+ parameters are trained \(\d+\.\d+%\)$", printed, re.MULTILINE)
+    stages = result_of(folder)["results"][-1]["stages"]
+    for stage in ("sft", "augment"):
+        manifest = json.loads((folder / stages[stage]["folder"] / "manifest.json").read_text())
+        assert manifest["base_model"].items() >= {"kind": "random", "hidden_size": 32, "seed": 0}.items()
 
 
 def test_artifacts_have_the_shapes_that_the_data_dictate(finished: tuple[Path, str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from tslrec.llm.packing import Packer
 from tslrec.llm.shape import Shape, shape_of
 from tslrec.llm.tiny import random_llama
 from tslrec.plan import both_ways, histogram
-from tslrec.plan_memory import GIB, HOST_BUFFER, sft_memory
+from tslrec.plan_memory import GIB, HOST_BUFFER, Memory, sft_memory
 from tslrec.windows import recent_positions
 
 LLAMA_13B = Shape(5120, 13824, 40, 40, 40, 128, 32000)
@@ -158,3 +159,18 @@ def test_the_plan_of_13b_needs_neither_weights_nor_gpus_and_runs_nothing(tmp_pat
 
 def test_a_method_without_a_language_model_has_no_plan(tmp_path: Path) -> None:
     assert "choose method=tslrec" in assert_one_line(train("method=ci", "plan=true", folder=tmp_path))
+
+
+def test_quantised_weights_and_checkpointing_take_less_of_a_gpu() -> None:
+    trainable = LLAMA_13B.lora_parameters(8, ["q_proj", "v_proj"])
+
+    def memory(**settings: Any) -> Memory:
+        return sft_memory(LLAMA_13B, trainable, "bfloat16", tokens_per_step=1000, devices=1, **settings)
+
+    whole = memory()
+    # The token embeddings, 1.3 % of the weights, stay as they are.
+    assert memory(weight_bits=8).weights / whole.weights == pytest.approx(0.506, abs=0.001)
+    assert memory(weight_bits=4).weights / whole.weights == pytest.approx(0.267, abs=0.001)
+    saving = memory(gradient_checkpointing=True)
+    assert saving.activations < whole.activations / 10
+    assert saving.weights == whole.weights

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from tslrec.interactions import Interactions
     from tslrec.llm.source import ResolvedSource
 
+LLM_STAGES = frozenset({"sft", "augment", "e4srec"})
+
 
 def run(composed: DictConfig, overrides: list[str]) -> None:
     """Runs what the command line asks for; what a person can put right ends in one line.
@@ -209,12 +211,24 @@ class MethodRun:
         artifact = self.store.produce(
             recipe,
             lambda folder: self.compute(stage, module.run, config, folder, dashboard, checkpoints, meter),
-            lambda: {**meter.facts(), "processes": ranks.number_of_processes() if module.TOGETHER else 1},
+            lambda: {
+                **meter.facts(),
+                "processes": ranks.number_of_processes() if module.TOGETHER else 1,
+                **self.frozen_weights(stage),
+            },
             together=module.TOGETHER,
         )
         said = "reused" if artifact.reused else f"computed in {artifact.manifest['wall_seconds']:.1f} s"
         self.tell(f"{self.config.method.name} · {stage}: {said}, {artifact.folder}")
         return artifact
+
+    def frozen_weights(self, stage: str) -> dict[str, Any]:
+        """What the manifest of a stage that runs the language model says of its base."""
+        if self.llm is None or stage not in LLM_STAGES:
+            return {}
+        from tslrec.llm.loading import base_model
+
+        return {"base_model": base_model(self.llm)}
 
     def tell(self, line: str) -> None:
         self.console.print(line, highlight=False, soft_wrap=True)
@@ -256,6 +270,7 @@ class MethodRun:
             ),
             checkpoints=checkpoints,
             meter=meter,
+            tell=self.tell,
         )
         return run_stage(context)
 

@@ -17,11 +17,12 @@ from tslrec.config import Config
 from tslrec.llm.packing import ROW_LENGTH
 from tslrec.llm.shape import Shape, shape_of
 from tslrec.rows import side_by_side
-from tslrec.sampling import RandomBatches
+from tslrec.sampling import RandomBatches, split_users
 from tslrec.windows import recent_positions
 
 TRAINING_PASSES = 2
-"""Forward, and backward to the activations: the weights are frozen. LoRA's own products are counted apart."""
+"""Forward, and backward to the activations: the weights are frozen. LoRA's own products are counted apart. Gradient
+checkpointing runs forward once more."""
 
 PromptTokens = tuple[int, int]
 """Of the instruction, and of the response."""
@@ -73,7 +74,7 @@ class Plan:
         truncated_items: interactions of theirs that are not shown.
         trainable: trainable parameters: LoRA, item projection, group head.
         device_tflops: what one device is taken to sustain.
-        sft: an epoch of the preference SFT, by `shared` and `naive`.
+        sft: a pass of the preference SFT over its users, by `shared` and `naive`.
         augmentation: the catalogue, likewise.
         e4srec: an epoch of E4SRec, likewise.
         e4srec_inference: its pass over all users, likewise.
@@ -117,6 +118,8 @@ def make_plan(
     """
     shape = shape_of(config.llm)
     shown_U = np.minimum(train_lengths_U, config.training.max_len)
+    trained_U, _ = split_users(len(shown_U), config.sft.held_back, seed)
+    passes = TRAINING_PASSES + config.llm.gradient_checkpointing
     lora = shape.lora_parameters(config.llm.lora.rank, config.llm.lora.targets)
     heads = (config.model["hidden_size"] + 1 + config.preferences.num_clusters) * shape.hidden_size
     heads += config.preferences.num_clusters
@@ -125,7 +128,7 @@ def make_plan(
     def work(tokens: dict[str, Tokens], adapter: int, training: bool) -> dict[str, Work]:
         found = {}
         for way, each in tokens.items():
-            flops = shape.forward_flops(each.computed, each.seen) * (TRAINING_PASSES if training else 1)
+            flops = shape.forward_flops(each.computed, each.seen) * (passes if training else 1)
             flops += (6 if training else 2) * adapter * each.computed
             found[way] = Work(each, flops, flops / rate)
         return found
@@ -146,7 +149,7 @@ def make_plan(
         truncated_items=int((train_lengths_U - shown_U).sum()),
         trainable=lora + heads,
         device_tflops=config.trainer.device_tflops,
-        sft=work(both_ways(shown_U, prompt, batch, seed), lora, True),
+        sft=work(both_ways(shown_U[trained_U], prompt, batch, seed), lora, True),
         augmentation=work(both_ways(catalogue, prompt, augment_batch, None), lora, False),
         e4srec=work(both_ways(instances, e4srec_prompt, rival.batch_size, seed), rivals_adapter, True),
         e4srec_inference=work(both_ways(tested_U, e4srec_prompt, rival.eval_batch_size, None), rivals_adapter, False),

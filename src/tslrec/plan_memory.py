@@ -16,6 +16,8 @@ STATE_BYTES = 16
 GATHERED_PARAMETER_BYTES = 4
 """Of the largest layer, in which ZeRO-3 with offload holds a layer and its gradient while it computes."""
 HOST_BUFFER = 1.5
+QUANTISED_BITS = {8: 8.0, 4: 4.127}
+"""Of a weight: NF4 has scales of its blocks, which are quantised as well (Dettmers et al. 2023)."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ def sft_memory(
     zero_stage: int = 0,
     offload_optimizer: bool = False,
     offload_parameters: bool = False,
+    weight_bits: int | None = None,
+    gradient_checkpointing: bool = False,
 ) -> Memory:
     """Memory of the SFT.
 
@@ -66,8 +70,10 @@ def sft_memory(
         zero_stage: 0 to 3.
         offload_optimizer: whether the trained states are in host memory.
         offload_parameters: whether the weights are (stage 3 only).
+        weight_bits: see `LLMConfig`.
+        gradient_checkpointing: likewise.
     """
-    weights = shape.num_parameters * BYTES[dtype] / GIB
+    weights = weight_bytes(shape, dtype, weight_bits) / GIB
     states = trainable * STATE_BYTES / GIB
     whole_states = states
     host = working = 0.0
@@ -88,13 +94,21 @@ def sft_memory(
         weights=weights,
         states=states,
         working=working,
-        activations=activation_bytes(shape, dtype) * tokens_per_step / devices / GIB,
+        activations=activation_bytes(shape, dtype, gradient_checkpointing) * tokens_per_step / devices / GIB,
         host=host,
     )
 
 
-def activation_bytes(shape: Shape, dtype: str) -> int:
-    """Kept of each token for the backward pass, without checkpointing.
+def weight_bytes(shape: Shape, dtype: str, weight_bits: int | None) -> float:
+    """Of the frozen weights; quantised are the linear layers of the blocks alone."""
+    if weight_bits is None:
+        return shape.num_parameters * BYTES[dtype]
+    others = shape.num_parameters - shape.linear_parameters
+    return shape.linear_parameters * QUANTISED_BITS[weight_bits] / 8 + others * BYTES[dtype]
+
+
+def activation_bytes(shape: Shape, dtype: str, gradient_checkpointing: bool = False) -> int:
+    """Kept of each token for the backward pass; with checkpointing the layers' inputs, and all of one layer.
 
     Frozen linear layers keep no input. What is kept: the inputs of both norms and what they give to LoRA, queries,
     keys, values and their rotated forms, the attention's output, and the four arrays of the gated feed-forward.
@@ -102,4 +116,6 @@ def activation_bytes(shape: Shape, dtype: str) -> int:
     queries = shape.num_attention_heads * shape.head_dim
     keys = shape.num_key_value_heads * shape.head_dim
     elements = 4 * shape.hidden_size + 3 * queries + 4 * keys + 4 * shape.intermediate_size
+    if gradient_checkpointing:
+        return (shape.num_hidden_layers * shape.hidden_size + elements) * BYTES[dtype]
     return shape.num_hidden_layers * elements * BYTES[dtype]

@@ -32,10 +32,12 @@ def print_plan(plan: Plan, config: Config, console: Console) -> None:
     console.print(works(plan))
     if config.trainer.accelerator != "cpu":
         console.print(memories(plan, config))
-    epochs = config.sft.max_epochs
+    steps = plan.sft["shared"].tokens.steps
+    epochs = config.sft.max_epochs * (config.sft.steps_per_epoch or steps) / steps
     flops = epochs * plan.sft["shared"].flops + plan.augmentation["shared"].flops
     console.print(
-        f"All of TSLRec's language-model work, {epochs} epoch{'s' if epochs > 1 else ''} of SFT and the augmentation: "
+        f"All of TSLRec's language-model work, {epochs:g} epoch{'s' if epochs > 1 else ''} of SFT and the "
+        "augmentation: "
         f"{flops / 1e12:,.0f} TFLOP, {duration(flops / plan.device_tflops / 1e12)} on one device at "
         f"{plan.device_tflops:g} TFLOP/s. An epoch of E4SRec computes "
         f"{plan.e4srec['shared'].flops / plan.sft['shared'].flops:.1f} times what an epoch of the SFT does "
@@ -109,6 +111,8 @@ def memory_of(plan: Plan, config: Config, devices: int) -> Memory:
         zero_stage=int(settings.get("stage", 0)),
         offload_optimizer=bool(settings.get("offload_optimizer", False)),
         offload_parameters=bool(settings.get("offload_parameters", False)),
+        weight_bits=config.llm.weight_bits,
+        gradient_checkpointing=config.llm.gradient_checkpointing,
     )
 
 

@@ -1,4 +1,4 @@
-"""Random batches with a state: which instances share an optimizer step, decided by seed and epoch alone."""
+"""Who is trained on, and which instances share an optimizer step: decided by seed and epoch alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tslrec.errors import UserError
 from tslrec.ranks import process_place
+
+HELD_BACK = 1
+"""Beside the seed, for draws that are independent of the order of training."""
 
 
 class RandomBatches:
@@ -87,3 +91,28 @@ def own_share(batch: NDArray[np.int64]) -> tuple[NDArray[np.int64], bool]:
     if rank < len(batch):
         return batch[rank::world_size], True
     return batch[:1], False
+
+
+def split_users(num_users: int, held_back: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draws the users that are held back.
+
+    Args:
+        num_users: how many there are.
+        held_back: their share; above 0 it is one user at least, and one at least is trained on.
+        seed: decides who.
+
+    Returns:
+        The users that are trained on and those that are held back, both ascending.
+
+    Raises:
+        UserError: if there is one user only.
+    """
+    everybody = np.arange(num_users)
+    if held_back == 0:
+        return everybody, everybody[:0]
+    if num_users < 2:
+        raise UserError("sft.held_back: there is one user only, who cannot be held back; set it to 0")
+    count = min(max(1, round(held_back * num_users)), num_users - 1)
+    chosen = np.random.default_rng([seed, HELD_BACK]).choice(num_users, count, replace=False)
+    is_held_back = np.isin(everybody, chosen)
+    return everybody[~is_held_back], everybody[is_held_back]

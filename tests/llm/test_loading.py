@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from local_hub import Hub, hub_config, local_hub
+from local_hub import COMMIT, REPOSITORY, Hub, hub_config, local_hub
 
 from tslrec.config import LLMConfig
-from tslrec.llm.loading import convert_gguf, load
+from tslrec.llm.loading import base_model, convert_gguf, load
 from tslrec.llm.prompt import encode_prompt
 from tslrec.llm.source import resolve
 from tslrec.llm.tiny import byte_tokenizer, random_llama
@@ -83,6 +83,20 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r".+"):
         convert_gguf(tmp_path / "broken.gguf", tmp_path / "cache" / "broken", {})
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_loaded_weights_are_known_by_name_revision_and_hash(hub: Hub, saved: Path, tmp_path: Path) -> None:
+    hub.files = {file.name: file.read_bytes() for file in saved.iterdir()}
+    source = resolve(hub_config(), tmp_path)
+    load(source, dtype="float32", attention="sdpa")
+    known = base_model(source)
+    assert (known["name"], known["revision"]) == (REPOSITORY, COMMIT)
+    own = base_model(resolve(LLMConfig(name="x", path=str(saved)), tmp_path))
+    assert known["files"] == own["files"] != {}
+    random_llama({"seed": 1}, "sdpa").save_pretrained(saved)
+    others = base_model(resolve(LLMConfig(name="x", path=str(saved)), tmp_path))
+    assert others["files"].keys() == known["files"].keys()
+    assert others["files"] != known["files"]
 
 
 def test_the_distributions_model_is_converted_once_and_loads(tmp_path_factory: pytest.TempPathFactory) -> None:

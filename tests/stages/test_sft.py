@@ -27,13 +27,13 @@ from tslrec.interactions import Interactions
 from tslrec.llm.data import (
     PreferenceBatch,
     PreferenceDataModule,
-    split_users,
     training_histories,
     window_preferences,
 )
 from tslrec.llm.packing import Packer
 from tslrec.preference_fit import PreferenceFit, squared_error, top_category_is_right
 from tslrec.preferences import user_preferences
+from tslrec.sampling import split_users
 from tslrec.stages import sft
 from tslrec.stages.adapted import rate_at
 from tslrec.stages.context import StageContext

@@ -14,14 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tslrec.errors import UserError
 from tslrec.interactions import Interactions
 from tslrec.llm.packing import PackedExamples, Packer
-from tslrec.sampling import RandomBatches, own_share
+from tslrec.sampling import RandomBatches, own_share, split_users
 from tslrec.sequences import Batches
-
-HELD_BACK = 1
-"""Beside the seed, for draws that are independent of the order of training."""
 
 
 class PreferenceBatch(NamedTuple):
@@ -107,31 +103,6 @@ class PreferenceDataModule(lightning.LightningDataModule):
         """Some of the users that are trained on, drawn at random, the same in every process."""
         users = self.trained[np.random.default_rng(self.seed).permutation(len(self.trained))[:num_users]]
         return self.packer([self.histories[user] for user in users])
-
-
-def split_users(num_users: int, held_back: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draws the users that are held back.
-
-    Args:
-        num_users: how many there are.
-        held_back: their share; above 0 it is one user at least, and one at least is trained on.
-        seed: decides who.
-
-    Returns:
-        The users that are trained on and those that are held back, both ascending.
-
-    Raises:
-        UserError: if there is one user only.
-    """
-    everybody = np.arange(num_users)
-    if held_back == 0:
-        return everybody, everybody[:0]
-    if num_users < 2:
-        raise UserError("sft.held_back: there is one user only, who cannot be held back; set it to 0")
-    count = min(max(1, round(held_back * num_users)), num_users - 1)
-    chosen = np.random.default_rng([seed, HELD_BACK]).choice(num_users, count, replace=False)
-    is_held_back = np.isin(everybody, chosen)
-    return everybody[~is_held_back], everybody[is_held_back]
 
 
 def training_histories(interactions: Interactions, max_len: int) -> list[NDArray[np.int64]]:

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from tslrec.config import LLMConfig
 from tslrec.errors import UserError
-from tslrec.llm.source import SOURCE_FILE, ResolvedSource, on_this_machine
+from tslrec.llm.source import SOURCE_FILE, ResolvedSource, fingerprint, on_this_machine
 from tslrec.quiet import quieten, without_loading_bars
 
 if TYPE_CHECKING:
@@ -108,6 +108,19 @@ def load_tokenizer(source: ResolvedSource) -> PreTrainedTokenizerBase:
             folder, local_files_only=True, trust_remote_code=False
         )
     return tokenizer
+
+
+def base_model(source: ResolvedSource) -> dict[str, Any]:
+    """Which weights were loaded: their name and revision, and the size and a hash of each of their files.
+
+    Args:
+        source: of weights that were loaded; random ones have no files, and are known by their sizes and seed.
+    """
+    if source.kind == "random":
+        return dict(source.identity)
+    files = sorted(local_folder(source).glob("*.safetensors"))
+    described = {file.name: {"bytes": file.stat().st_size, "fingerprint": fingerprint(file)} for file in files}
+    return {**source.identity, "files": described}
 
 
 @contextmanager

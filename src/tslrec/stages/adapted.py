@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 from tslrec.llm.prompted import PromptedLLM
 from tslrec.stages.selection import kept_weights
-from tslrec.zero import partitioned_loading
+from tslrec.zero import partitioned_loading, whole_size
 
 Model = TypeVar("Model", bound=PromptedLLM)
 
@@ -27,6 +27,7 @@ class AdaptedLLMModule(lightning.LightningModule, Generic[Model]):
         learning_rate: at its peak, after the warm-up.
         weight_decay: AdamW's; 0 makes it Adam.
         warmup: share of the steps.
+        tell: says a line to the person.
     """
 
     model: Model
@@ -39,8 +40,10 @@ class AdaptedLLMModule(lightning.LightningModule, Generic[Model]):
         learning_rate: float,
         weight_decay: float,
         warmup: float,
+        tell: Callable[[str], None] = print,
     ) -> None:
         super().__init__()
+        self.tell = tell
         self.make_model = make_model
         self.num_steps = num_steps
         self.learning_rate = learning_rate
@@ -55,6 +58,8 @@ class AdaptedLLMModule(lightning.LightningModule, Generic[Model]):
         with partitioned_loading(self.trainer.strategy):
             self.model = self.make_model()
         self.model.train()
+        trained, everything = whole_size(self.model.trainable_parameters()), whole_size(self.model.parameters())
+        self.tell(f"{trained:,} of {everything:,} parameters are trained ({trained / everything:.3%})")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps only what is trained: the frozen language model is known by its source."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -42,6 +42,7 @@ class StageContext:
         make_trainer: see `MakeTrainer`; its trainers keep their checkpoints by themselves.
         checkpoints: what a stage that is no training keeps in their folder is there until all of it is done.
         meter: what the stage costs; goes on with what an earlier process had spent.
+        tell: says a line to the person, in the first process of the job.
     """
 
     config: Config
@@ -52,3 +53,4 @@ class StageContext:
     make_trainer: MakeTrainer
     checkpoints: Checkpoints
     meter: Meter
+    tell: Callable[[str], None] = print

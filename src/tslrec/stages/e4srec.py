@@ -39,6 +39,7 @@ class E4SRecModule(AdaptedLLMModule[NextItemLLM]):
         learning_rate: at its peak, after the warm-up.
         weight_decay: AdamW's.
         warmup_steps: during which it rises.
+        tell: see `AdaptedLLMModule`.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class E4SRecModule(AdaptedLLMModule[NextItemLLM]):
         learning_rate: float,
         weight_decay: float,
         warmup_steps: int,
+        tell: Callable[[str], None] = print,
     ) -> None:
         super().__init__(
             make_model,
@@ -56,8 +58,9 @@ class E4SRecModule(AdaptedLLMModule[NextItemLLM]):
             learning_rate=learning_rate,
             weight_decay=weight_decay,
             warmup=min(1.0, warmup_steps / num_steps),
+            tell=tell,
         )
-        self.save_hyperparameters(ignore=["make_model"])
+        self.save_hyperparameters(ignore=["make_model", "tell"])
         self.validation_metrics = RankingMetrics()
         self.test_metrics = RankingMetrics()
         self.prefix: KeysAndValues | None = None
@@ -135,6 +138,7 @@ def run(context: StageContext) -> dict[str, Any]:
         learning_rate=numbers.learning_rate,
         weight_decay=numbers.weight_decay,
         warmup_steps=numbers.warmup_steps,
+        tell=lambda line: context.tell(f"e4srec: {line}"),
     )
     best, callbacks = selection_callbacks(config.training.selection, patience=numbers.max_epochs)
     trainer = context.make_trainer(

@@ -54,6 +54,7 @@ class PreferenceSFTModule(AdaptedLLMModule[PreferenceLLM]):
         weight_decay: AdamW's; 0 makes it the paper's Adam.
         warmup: share of the steps.
         reduction: `mean` over users, or the paper's `sum`.
+        tell: see `AdaptedLLMModule`.
     """
 
     mean_preference_K: Tensor
@@ -69,11 +70,17 @@ class PreferenceSFTModule(AdaptedLLMModule[PreferenceLLM]):
         weight_decay: float = 0.0,
         warmup: float = 0.05,
         reduction: str = "mean",
+        tell: Callable[[str], None] = print,
     ) -> None:
         super().__init__(
-            make_model, num_steps=num_steps, learning_rate=learning_rate, weight_decay=weight_decay, warmup=warmup
+            make_model,
+            num_steps=num_steps,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            warmup=warmup,
+            tell=tell,
         )
-        self.save_hyperparameters(ignore=["make_model", "mean_preference_K", "sample"])
+        self.save_hyperparameters(ignore=["make_model", "tell", "mean_preference_K", "sample"])
         self.sample = sample
         self.reduction = reduction
         self.register_buffer("mean_preference_K", mean_preference_K, persistent=False)
@@ -238,6 +245,7 @@ def run(context: StageContext) -> dict[str, Any]:
         weight_decay=sft.weight_decay,
         warmup=sft.warmup,
         reduction=sft.reduction,
+        tell=lambda line: context.tell(f"sft: {line}"),
     )
     best = BestFit()
     trainer = context.make_trainer(
