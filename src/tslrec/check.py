@@ -41,7 +41,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "sft.reduction": ("mean", "sum"),
     "llm.dtype": ("float32", "bfloat16", "float16"),
     "llm.attention": ("sdpa", "eager"),
-    "logger.kind": ("csv", "wandb"),
+    "logger.kind": ("csv", "wandb", "tensorboard"),
 }
 
 
@@ -246,9 +246,11 @@ def fusion_inputs(fusion: Mapping[str, Any]) -> list[str]:
 
 
 def check_machine(config: Config) -> None:
-    """Whether this machine has what the trainer asks for."""
+    """Whether this machine has what the trainer and the logger ask for."""
     import torch
 
+    if config.logger.kind == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
+        raise UserError("logger=tensorboard needs a package: `pip install 'tensorboard>=2.20,<3'`, or set logger=csv")
     trainer = config.trainer
     if trainer.accelerator in ("gpu", "cuda"):
         wanted = trainer.devices if isinstance(trainer.devices, int) else 1

@@ -220,7 +220,7 @@ class TrainerConfig:
 
 @dataclass
 class LoggerConfig:
-    """CSV logs are always written; `kind` adds a dashboard."""
+    """CSV logs are always written; `kind` adds a dashboard (`wandb`, in `project`, or `tensorboard`)."""
 
     kind: str = "csv"
     project: str = "tslrec"

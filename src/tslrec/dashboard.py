@@ -1,80 +1,106 @@
-"""Weights & Biases, where it is asked for: one run per method run, grouped by method."""
+"""Where curves and the closing row of a run go beside the CSV logs: nowhere, to Weights & Biases, or to TensorBoard.
+
+A dashboard's run is a method's run. Its identity is known before anything is computed and is the same when the command
+is run again, so a run that was killed goes on under its name.
+"""
 
 from __future__ import annotations
 
-import netrc
+import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
+from tslrec.artifacts import KEY_LENGTH, Artifact
 from tslrec.config import Config
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
-
-class Dashboard(Protocol):
-    """Where curves and the final table go besides the CSV logs."""
-
-    def loggers(self, stage: str) -> list[Logger]: ...
-
-    def finish(self, row: Mapping[str, Any]) -> None: ...
+CELL = "TSLREC_CELL"
+"""Environment variable of a run that a sweep has started: its record, `…/sweeps/SWEEP/cells/NUMBER.json`."""
 
 
-class NoDashboard:
-    """CSV logs only."""
+@dataclass(frozen=True)
+class RunIdentity:
+    """What tells a method's run from others.
+
+    Attributes:
+        method: its name.
+        data: the data set's name.
+        model: the backbone's name.
+        preset: the name of the set of numbers.
+        seed: the run's.
+        key: of all that determines its stages.
+        sweep: the name of the sweep that it is a cell of; None outside of one.
+    """
+
+    method: str
+    data: str
+    model: str
+    preset: str
+    seed: int
+    key: str
+    sweep: str | None = None
+
+    @classmethod
+    def of(cls, config: Config, key: str, environment: Mapping[str, str] = os.environ) -> RunIdentity:
+        """The identity of the run of a configuration, in this process's sweep."""
+        sweep = Path(environment[CELL]).parent.parent.name if CELL in environment else None
+        model = str(config.model["name"])
+        return cls(config.method.name, config.data.name, model, config.preset, config.seed, key, sweep)
+
+    @property
+    def name(self) -> str:
+        """What a person reads."""
+        return f"{self.method}-{self.data}-{self.model}-{self.preset}-seed{self.seed}"
+
+    @property
+    def id(self) -> str:
+        """Letters and digits; a sweep's run is another than the same run outside of it."""
+        if self.sweep is None:
+            return self.key
+        return hashlib.sha256(f"{self.sweep} {self.key}".encode()).hexdigest()[:KEY_LENGTH]
+
+
+class Dashboard(AbstractContextManager["Dashboard"]):
+    """CSV logs only; the others override what they show."""
 
     def loggers(self, stage: str) -> list[Logger]:
+        """Where a stage's training logs its curves."""
         return []
 
-    def finish(self, row: Mapping[str, Any]) -> None:
-        return None
+    def produced(self, stage: str, artifact: Artifact) -> None:
+        """Called with each stage's result."""
+
+    def finish(self, metrics: Mapping[str, Any]) -> None:
+        """Called with the run's row of the closing table."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Called however the run ends."""
 
 
-class WandbDashboard:
-    """A Weights & Biases run; offline where there is no account."""
+def open_dashboard(config: Config, identity: RunIdentity, folder: Path) -> Dashboard:
+    """The configured dashboard, whose files lie below a folder."""
+    match config.logger.kind:
+        case "wandb":
+            from tslrec.dashboard_wandb import WandbDashboard
 
-    def __init__(self, config: Config, folder: Path) -> None:
-        import wandb
+            return WandbDashboard(config, identity, folder)
+        case "tensorboard":
+            from tslrec.dashboard_tensorboard import TensorBoardDashboard
 
-        folder.mkdir(parents=True, exist_ok=True)
-        self.run = wandb.init(
-            project=config.logger.project,
-            group=config.method.name,
-            name=f"{config.method.name}-{config.data.name}-{config.model['name']}-seed{config.seed}",
-            config=asdict(config),
-            dir=str(folder),
-            mode=None if has_account() else "offline",
-            settings=wandb.Settings(console="off", silent=True),
-            reinit="finish_previous",
-        )
-
-    def loggers(self, stage: str) -> list[Logger]:
-        from lightning.pytorch.loggers import WandbLogger
-
-        return [WandbLogger(experiment=self.run, prefix=stage)]
-
-    def finish(self, row: Mapping[str, Any]) -> None:
-        """Logs the run's row of the closing table and closes the run."""
-        import wandb
-
-        metrics = {name: value for name, value in row.items() if isinstance(value, int | float)}
-        self.run.log({"final": wandb.Table(columns=list(metrics), data=[list(metrics.values())])})
-        self.run.summary.update(metrics)
-        self.run.finish()
+            return TensorBoardDashboard(config, identity, folder)
+        case _:
+            return Dashboard()
 
 
-def has_account() -> bool:
-    """Whether W&B can log in, or was told how to behave by `WANDB_MODE`."""
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_MODE"):
-        return True
-    try:
-        return netrc.netrc().authenticators("api.wandb.ai") is not None
-    except (FileNotFoundError, netrc.NetrcParseError):
-        return False
-
-
-def open_dashboard(config: Config, folder: Path) -> Dashboard:
-    return WandbDashboard(config, folder) if config.logger.kind == "wandb" else NoDashboard()
+def numbers(metrics: Mapping[str, Any]) -> dict[str, int | float]:
+    """Those of a row's metrics that are numbers."""
+    return {name: value for name, value in metrics.items() if isinstance(value, int | float)}

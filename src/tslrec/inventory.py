@@ -23,6 +23,8 @@ LOCK = ".lock"
 RUNS = "runs"
 PLAN, SHARD = "plan.json", "shard-"
 """Of a knowledge store in the making (`tslrec.knowledge.shards`, whose import takes seconds)."""
+NO_STAGES = (RUNS, "sweeps", "wandb", "tensorboard")
+"""Folders beside those of the stages."""
 
 
 class State(StrEnum):
@@ -76,7 +78,7 @@ def inventory(root: Path, *, check_files: bool = False) -> list[Entry]:
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; name the one that artifacts=FOLDER named")
     found = []
-    for stage in sorted(path for path in root.iterdir() if path.is_dir() and path.name not in (RUNS, "sweeps")):
+    for stage in sorted(path for path in root.iterdir() if path.is_dir() and path.name not in NO_STAGES):
         names = {name for path in stage.iterdir() if path.is_dir() and (name := name_of(path)) is not None}
         found += [entry(stage, name, check_files=check_files) for name in sorted(names)]
     return found

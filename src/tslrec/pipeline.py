@@ -15,21 +15,21 @@ from rich.console import Console
 
 from tslrec import ranks
 from tslrec.allocator import keep_freed_memory, use_large_pages
-from tslrec.artifacts import Artifact, ArtifactStore, write_json
+from tslrec.artifacts import Artifact, ArtifactStore, Recipe, write_json
 from tslrec.check import check, check_catalogue
 from tslrec.checkpoints import Checkpoints
 from tslrec.composition import Composer, to_config
 from tslrec.config import Config
+from tslrec.dashboard import Dashboard, RunIdentity, open_dashboard
 from tslrec.disk import disk_fault
 from tslrec.entry import stop
 from tslrec.errors import UserError
 from tslrec.measuring import Meter
 from tslrec.planning import print_plan_of
-from tslrec.recipes import data_recipe, file_sha256, stage_recipe, stage_seed
+from tslrec.recipes import data_recipe, file_sha256, run_key, stage_recipe, stage_seed
 from tslrec.report import MethodResult, print_report
 
 if TYPE_CHECKING:
-    from tslrec.dashboard import Dashboard
     from tslrec.interactions import Interactions
     from tslrec.llm.source import ResolvedSource
 
@@ -176,13 +176,28 @@ class MethodRun:
     artifacts: dict[str, Artifact] = field(default_factory=dict)
 
     def run(self) -> MethodResult:
-        from tslrec.dashboard import NoDashboard, open_dashboard
-
         self.artifacts["data"] = self.data
-        dashboard = open_dashboard(self.config, Path(self.config.artifacts)) if self.store.first else NoDashboard()
-        for stage in self.config.method.stages:
-            self.artifacts[stage] = self.run_stage(stage, dashboard)
-        result = MethodResult(
+        recipes = self.recipes()
+        with self.dashboard(run_key(recipe.key for recipe in recipes.values())) as dashboard:
+            for stage, recipe in recipes.items():
+                self.artifacts[stage] = self.run_stage(stage, recipe, dashboard)
+                dashboard.produced(stage, self.artifacts[stage])
+            result = self.result()
+            dashboard.finish(result.metrics)
+        return result
+
+    def dashboard(self, key: str) -> Dashboard:
+        """What the configuration asks for, in the job's first process."""
+        if not self.store.first:
+            return Dashboard()
+        folder = Path(self.config.artifacts)
+        # Weights & Biases makes its own folder, of this name.
+        folder = folder if self.config.logger.kind == "wandb" else folder / self.config.logger.kind
+        return open_dashboard(self.config, RunIdentity.of(self.config, key), folder)
+
+    def result(self) -> MethodResult:
+        """What the finished stages say."""
+        return MethodResult(
             method=self.config.method.name,
             data=self.config.data.name,
             model=str(self.config.model["name"]),
@@ -193,19 +208,23 @@ class MethodRun:
             stages={name: artifact for name, artifact in self.artifacts.items() if name != "data"},
             config=asdict(self.config),
         )
-        dashboard.finish(result.metrics)
-        return result
 
-    def run_stage(self, stage: str, dashboard: Dashboard) -> Artifact:
-        config = self.config if stage == "fusion" else self.source_of_stage(stage)
-        module = importlib.import_module(f"tslrec.stages.{stage}")
-        recipe = stage_recipe(
-            config,
-            stage,
-            version=module.VERSION,
-            keys={name: artifact.key for name, artifact in self.artifacts.items()},
-            llm_identity=None if self.llm is None else self.llm.identity,
-        )
+    def recipes(self) -> dict[str, Recipe]:
+        """What determines each stage's result, known before any of them is there."""
+        keys, found = {"data": self.data.key}, {}
+        for stage in self.config.method.stages:
+            found[stage] = stage_recipe(
+                self.config_of(stage),
+                stage,
+                version=module_of(stage).VERSION,
+                keys=keys,
+                llm_identity=None if self.llm is None else self.llm.identity,
+            )
+            keys[stage] = found[stage].key
+        return found
+
+    def run_stage(self, stage: str, recipe: Recipe, dashboard: Dashboard) -> Artifact:
+        config, module = self.config_of(stage), module_of(stage)
         meter = Meter()
         checkpoints = Checkpoints(self.store.checkpoints(recipe), self.tell)
         artifact = self.store.produce(
@@ -233,8 +252,10 @@ class MethodRun:
     def tell(self, line: str) -> None:
         self.console.print(line, highlight=False, soft_wrap=True)
 
-    def source_of_stage(self, stage: str) -> Config:
+    def config_of(self, stage: str) -> Config:
         """Stages before the fusion speak of the source model, but keep this run's language model and K."""
+        if stage == "fusion":
+            return self.config
         if stage == "backbone" or self.source is self.config:
             return self.source
         from dataclasses import replace
@@ -273,6 +294,11 @@ class MethodRun:
             tell=self.tell,
         )
         return run_stage(context)
+
+
+def module_of(stage: str) -> Any:
+    """The code of a stage."""
+    return importlib.import_module(f"tslrec.stages.{stage}")
 
 
 def record(config: Config, results: list[MethodResult], root: Path) -> Path:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tslrec.artifacts import Recipe
+from tslrec.artifacts import KEY_LENGTH, Recipe
 from tslrec.check import MADE_BY, fusion_inputs
 from tslrec.config import Config
 from tslrec.llm.prompt import INSTRUCTION, RESPONSE
@@ -119,6 +119,11 @@ def stage_settings(config: Config, stage: str, llm_identity: Mapping[str, Any] |
             }, f"{model}-{config.fusion['name']}"
         case _:
             raise ValueError(f"no stage '{stage}'")
+
+
+def run_key(keys: Iterable[str]) -> str:
+    """Tells runs with other settings apart, by the keys of their stages' results."""
+    return hashlib.sha256(" ".join(keys).encode()).hexdigest()[:KEY_LENGTH]
 
 
 def file_sha256(path: Path) -> str:

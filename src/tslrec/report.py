@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tslrec.artifacts import KEY_LENGTH, Artifact
+from tslrec.artifacts import Artifact
+from tslrec.recipes import run_key
 
 METRICS = ("HR@5", "HR@10", "NDCG@5", "NDCG@10")
 PROTOCOLS = {"masked": "masked", "unmasked": "not masked"}
@@ -40,8 +40,7 @@ class MethodResult:
     @property
     def key(self) -> str:
         """Tells runs with other settings apart."""
-        keys = " ".join(artifact.key for artifact in self.stages.values())
-        return hashlib.sha256(keys.encode()).hexdigest()[:KEY_LENGTH]
+        return run_key(artifact.key for artifact in self.stages.values())
 
     def as_json(self) -> dict[str, Any]:
         return {
