@@ -1,11 +1,13 @@
 # make run    the main job on the embedded default      make test   ruff, mypy and pytest
 # make setup  only the environment, in .venv            make lint   ruff and mypy alone
+# make test-cluster  sweeps through a real SLURM of one node, where slurm-wlm and munge are installed
 # make bench  the backbones beside RecBole's (BENCH='--side tslrec' and the like: see benchmarks/backbones.py --help)
 # make bench-llm  the language model's stages, with and without the shared prompt
+# make bench-sweep  24 runs through SLURM, with and without sharing their stages
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run setup test lint bench bench-llm clean
+.PHONY: run setup test test-cluster lint bench bench-llm bench-sweep clean
 
 run: .venv/.installed .venv/.weights
 	$(BIN)/python train.py experiment=quickstart
@@ -13,7 +15,10 @@ run: .venv/.installed .venv/.weights
 setup: .venv/.installed .venv/.weights
 
 test: .venv/.tested .venv/.weights lint
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --ignore=tests/slurm
+
+test-cluster: .venv/.tested
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -rs tests/slurm
 
 lint: .venv/.tested
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -24,6 +29,9 @@ bench: .venv/.installed .venv-recbole/.installed
 
 bench-llm: .venv/.installed .venv/.weights
 	$(BIN)/python benchmarks/llm.py $(BENCH)
+
+bench-sweep: .venv/.installed
+	$(BIN)/python benchmarks/sweep.py $(BENCH)
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -104,7 +104,7 @@ def test_the_report_fits_80_columns(
     assert max(map(len, printed)) <= 80
     assert "a  training.batch_size=1024" in printed
     assert "b  training.batch_size=1" in printed
-    assert [row["seeds"] for row in json.loads((root / "report.json").read_text())] == [[0, 1], [0]]
+    assert [row["seeds"] for row in json.loads((root / "report.json").read_text())["rows"]] == [[0, 1], [0]]
 
 
 def test_no_run_and_one_that_cannot_be_read_are_one_line(tmp_path: Path, record: Callable[..., Path]) -> None:

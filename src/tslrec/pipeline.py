@@ -24,10 +24,12 @@ from tslrec.dashboard import Dashboard, RunIdentity, open_dashboard
 from tslrec.disk import disk_fault
 from tslrec.entry import stop
 from tslrec.errors import UserError
+from tslrec.finished import fingerprint
 from tslrec.measuring import Meter
 from tslrec.planning import print_plan_of
 from tslrec.recipes import data_recipe, file_sha256, run_key, stage_recipe, stage_seed
 from tslrec.report import MethodResult, print_report
+from tslrec.trial import Trial
 
 if TYPE_CHECKING:
     from tslrec.interactions import Interactions
@@ -47,12 +49,15 @@ def run(composed: DictConfig, overrides: list[str]) -> None:
     if not first:
         ranks.fall_silent()
     try:
-        config = to_config(composed)
-        if config.plan:
-            print_plan_of(config, Console(quiet=not first))
-            return
-        store = ArtifactStore(Path(config.artifacts), job, first)
-        run_methods(config, Composer(overrides), store, Console(quiet=not first))
+        with Trial(first) as trial:
+            config = to_config(composed)
+            trial.fingerprint = fingerprint(config)
+            if config.plan:
+                print_plan_of(config, Console(quiet=not first))
+                return
+            store = ArtifactStore(Path(config.artifacts), job, first)
+            results = run_methods(config, Composer(overrides), store, Console(quiet=not first))
+            trial.result = run_folder(config, results) if results else None
     except Exception as error:
         if not first:
             ranks.let_first_speak()
@@ -91,7 +96,7 @@ def run_methods(config: Config, composer: Composer, store: ArtifactStore, consol
         if each.method.stages:
             results.append(MethodRun(each, source, store, data, interactions, llm, console).run())
     if results and store.first:
-        folder = record(config, results, Path(config.artifacts))
+        folder = record(config, results)
         print_report(results, folder, console)
     return results
 
@@ -301,10 +306,16 @@ def module_of(stage: str) -> Any:
     return importlib.import_module(f"tslrec.stages.{stage}")
 
 
-def record(config: Config, results: list[MethodResult], root: Path) -> Path:
-    """Writes what was run, and what came out, as `runs/…/result.json`; returns its folder."""
+def run_folder(config: Config, results: list[MethodResult]) -> Path:
+    """Where a run's result is recorded."""
     last = results[-1]
-    folder = root / "runs" / f"{last.method}-{last.data}-{last.model}-{last.preset}-seed{last.seed}-{last.key}"
+    name = f"{last.method}-{last.data}-{last.model}-{last.preset}-seed{last.seed}-{last.key}"
+    return Path(config.artifacts) / "runs" / name
+
+
+def record(config: Config, results: list[MethodResult]) -> Path:
+    """Writes what was run, and what came out, as `runs/…/result.json`; returns its folder."""
+    folder = run_folder(config, results)
     folder.mkdir(parents=True, exist_ok=True)
     value: Mapping[str, Any] = {
         "command": ["python", Path(sys.argv[0]).name, *sys.argv[1:]],

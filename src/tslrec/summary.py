@@ -79,23 +79,32 @@ def summarise(results: Iterable[Mapping[str, Any]]) -> list[Row]:
     return rows
 
 
-def read_results(root: Path) -> Iterator[Mapping[str, Any]]:
+def read_results(root: Path, *, none_is_an_error: bool = True) -> Iterator[Mapping[str, Any]]:
     """What the runs below an artifacts folder reached, the latest last.
 
     Raises:
-        UserError: if there is none, or one cannot be read.
+        UserError: if there is none, where that is an error, or one cannot be read.
     """
     paths = sorted((root / "runs").glob("*/result.json"), key=lambda path: path.stat().st_mtime)
-    if not paths:
+    if not paths and none_is_an_error:
         raise UserError(f"{root}: no finished run; name the folder that artifacts=FOLDER named")
     for path in paths:
-        try:
-            results = json.loads(path.read_text(encoding="utf-8"))["results"]
-            for result in results:
-                names_of(result), setting(result), result["metrics"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: not the result of a run ({error!r}); delete its folder") from error
-        yield from results
+        yield from read_result(path)
+
+
+def read_result(path: Path) -> list[Mapping[str, Any]]:
+    """The methods of one run, as its `result.json` holds them.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    try:
+        results: list[Mapping[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["results"]
+        for result in results:
+            names_of(result), setting(result), result["metrics"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not the result of a run ({error!r}); delete its folder") from error
+    return results
 
 
 def names_of(result: Mapping[str, Any]) -> Names:

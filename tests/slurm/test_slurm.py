@@ -1,0 +1,180 @@
+"""Sweeps through a real SLURM of one node: cancelled, preempted and requeued jobs, and every cell arrives."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import CHECKOUT
+from test_pipeline import SMALL, manifests
+from tslrec.sweep import CellState, Sweep, sweeps_at
+
+pytestmark = pytest.mark.usefixtures("slurm")
+
+CLUSTER = Path(__file__).with_name("cluster.sh")
+NEEDED = ("munged", "slurmctld", "slurmd", "srun", "sbatch", "squeue", "scontrol")
+"""SLURM's commands."""
+JOBS = ["launcher=slurm", "hydra.launcher.partition=debug", "hydra.launcher.mem_gb=2"]
+JOBS += ["hydra.launcher.cpus_per_task=1", "hydra.launcher.timeout_min=10"]
+LONG = ["training.max_epochs=8", "training.patience=8", "training.batch_size=16", "trainer.checkpoint_seconds=0.2"]
+"""Trainings of some seconds, so that a signal meets them."""
+SECONDS = 480
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[None]:
+    """While it is there, SLURM's commands in this process's environment speak to it."""
+    if missing := [name for name in NEEDED if shutil.which(name) is None]:
+        pytest.skip(f"no {missing[0]} here: apt-get install slurm-wlm munge")
+    if os.geteuid() != 0:
+        pytest.skip("only root can start SLURM's daemons")
+    # Not pytest's own: a socket's path must be short.
+    folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
+    try:
+        started = subprocess.run([CLUSTER, "start", folder], capture_output=True, text=True, check=False, timeout=120)
+        assert started.returncode == 0, started.stderr
+        name, value = started.stdout.strip().split("=")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(name, value)
+            yield
+    finally:
+        subprocess.run([CLUSTER, "stop", folder], check=False, timeout=120)
+        shutil.rmtree(folder)
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Submits a sweep; the process waits for it."""
+    return subprocess.Popen(
+        [sys.executable, str(CHECKOUT / "train.py"), "-m", *SMALL, *JOBS, *arguments],
+        cwd=folder,
+        env={**os.environ, "TSLREC_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Exit code and output."""
+    try:
+        output, errors = process.communicate(timeout=SECONDS)
+    finally:
+        process.kill()
+    return process.returncode, output, errors
+
+
+def until(what: str, happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Waits for something that a sweep does."""
+    deadline = time.monotonic() + SECONDS
+    while not happened():
+        assert time.monotonic() < deadline, f"not within {SECONDS} s: {what}"
+        assert process.poll() is None, f"ended before {what}: {process.communicate()}"
+        time.sleep(0.1)
+
+
+def sweep_of(folder: Path) -> Sweep:
+    (sweep,) = sweeps_at(folder / "artifacts")
+    return sweep
+
+
+def is_training(folder: Path, model: str) -> bool:
+    """Whether a backbone's training has come to a checkpoint, and is not finished."""
+    return any(folder.glob(f"artifacts/backbone/*-{model}-*.checkpoints/step-*"))
+
+
+def array_of(folder: Path) -> str:
+    """SLURM's number of the sweep's jobs; the latest's."""
+    return max((path.name for path in sweep_of(folder).folder.glob("jobs/*") if path.name.isdigit()), key=int)
+
+
+def preempt(array: str, number: int) -> None:
+    """What SLURM does some time before it takes the machine away."""
+    # To its step: scancel cannot signal a job of an array of which others are queued, and tries for a minute.
+    subprocess.run(["scancel", "--signal=USR1", f"{array}_{number}.0"], check=True, timeout=60)
+
+
+def cancel(array: str, number: int) -> None:
+    subprocess.run(["scancel", f"{array}_{number}"], check=True, timeout=60)
+
+
+def requeue(array: str, number: int) -> None:
+    subprocess.run(["scontrol", "requeue", f"{array}_{number}"], check=True, timeout=60)
+
+
+def outputs(folder: Path, number: int) -> str:
+    """What a cell's jobs printed, one after the other."""
+    return "".join(path.read_text() for path in sorted(sweep_of(folder).folder.glob(f"jobs/*_{number}/*_log.out")))
+
+
+def test_every_cell_arrives_though_jobs_are_preempted_requeued_and_cancelled(tmp_path: Path) -> None:
+    choices = ["method=base,ci", "model=sasrec,fmlp,gru4rec", *LONG]
+    process = start(tmp_path, *choices)
+    # Each when its training is under way, whichever comes first.
+    to_do = {"sasrec": preempt, "fmlp": cancel, "gru4rec": requeue}
+
+    def all_done() -> bool:
+        for number, model in enumerate(("sasrec", "fmlp", "gru4rec")):
+            if model in to_do and is_training(tmp_path, model):
+                to_do.pop(model)(array_of(tmp_path), number)
+        return not to_do
+
+    until("trainings are under way", all_done, process)
+    array = array_of(tmp_path)
+    code, output, errors = finish(process)
+
+    # The cancelled one alone is open, and is named; the others did not wait for it.
+    cells = sweep_of(tmp_path).status()
+    states = Counter(cell.state for cell in cells)
+    assert states == {CellState.DONE: 5, CellState.STOPPED: 1}, (output, errors)
+    assert code == 2
+    lines = errors.strip().splitlines()
+    assert re.fullmatch(rf"stopped +method=base model=fmlp: by SIGTERM \(job {array}_1\)", lines[0])
+    assert lines[1].startswith("error: 1 of 6 runs did not finish")
+    # Its backbone is gone on with by the run itself, or by the one that needs it as well.
+    for number in range(3):
+        assert "goes on from step" in outputs(tmp_path, number) + outputs(tmp_path, number + 3)
+    before = manifests(tmp_path)
+    assert Counter(name.split("/")[0] for name in before) == {"data": 1, "backbone": 3, "preferences": 3, "fusion": 3}
+
+    # The same command goes on with it, and computes nothing a second time.
+    code, output, errors = finish(start(tmp_path, *choices))
+    assert code == 0, errors
+    assert manifests(tmp_path) == before
+    assert [cell.state for cell in sweep_of(tmp_path).status()] == [CellState.DONE] * 6
+    table = output.split("Test, history masked")[1].split("Test, history not masked")[0]
+    assert re.findall(r"^synthetic · (\w+)|^(Base|CI) ", table, flags=re.MULTILINE) == [
+        pair for model in ("fmlp", "gru4rec", "sasrec") for pair in ((model, ""), ("", "Base"), ("", "CI"))
+    ]
+    assert not list(tmp_path.glob("artifacts/*/*.checkpoints"))
+
+
+def test_a_failed_run_ends_no_other_and_its_job_is_failed(tmp_path: Path) -> None:
+    code, _, errors = finish(start(tmp_path, "method=ci", "preferences.num_clusters=1000,4"))
+    assert code == 2
+    lines = errors.strip().splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("failed   preferences.num_clusters=1000: preferences: ")
+    assert [cell.state for cell in sweep_of(tmp_path).status()] == [CellState.FAILED, CellState.DONE]
+    asked = subprocess.run(
+        ["scontrol", "show", "job", f"{array_of(tmp_path)}_0"], capture_output=True, text=True, check=True
+    )
+    assert "JobState=FAILED" in asked.stdout
+    assert "ExitCode=2:0" in asked.stdout
+
+
+def test_a_run_of_two_processes_is_a_job_of_two_tasks(tmp_path: Path) -> None:
+    code, _, errors = finish(start(tmp_path, "method=base", "trainer.devices=2", "trainer.strategy=ddp"))
+    assert code == 0, errors
+    (backbone,) = tmp_path.glob("artifacts/backbone/*/manifest.json")
+    assert json.loads(backbone.read_text())["processes"] == 2
