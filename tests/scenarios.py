@@ -97,7 +97,8 @@ def evaluate(folder: Path, processes: int, *, num_users: int) -> Outcome:
     if processes > 1:
         shares = [[] for _ in range(processes)]
         torch.distributed.all_gather_object(shares, module.evaluated)
-    return dict(metrics), {"evaluated": torch.tensor(sorted(user for share in shares for user in share))}
+    ranks = module.test_ranks.gather(num_users, module.device)
+    return dict(metrics), {"evaluated": torch.tensor(sorted(user for share in shares for user in share)), **ranks}
 
 
 class SameDraws(lightning.Callback):

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
@@ -108,6 +109,22 @@ def test_artifacts_have_the_shapes_that_the_data_dictate(finished: tuple[Path, s
     store = KnowledgeStore.open(root / stages["augment"]["folder"])
     assert store.table().shape == (41, 32)
     assert store.table(CATEGORIES).shape == (41, 4)
+
+
+def test_the_ranks_that_a_stage_keeps_are_those_of_its_metrics(finished: tuple[Path, str]) -> None:
+    for result in result_of(finished[0])["results"]:
+        folder = finished[0] / result["stages"][result["config"]["method"]["stages"][-1]]["folder"]
+        ranks = load_file(folder / "ranks.safetensors")
+        assert ranks["users"].tolist() == list(range(60))
+        for protocol in ("masked", "unmasked"):
+            near = ranks[protocol] <= 10
+            metrics = {name: result["metrics"][f"test/{protocol}/{name}"] for name in ("HR@10", "NDCG@10")}
+            assert near.mean() == pytest.approx(metrics["HR@10"])
+            assert (near / np.log2(ranks[protocol] + 1)).mean() == pytest.approx(metrics["NDCG@10"])
+        gates = folder / "gates.safetensors"
+        assert gates.exists() == (result["method"] == "tslrec")
+        if gates.exists():
+            assert load_file(gates)["id_shares"][1:].mean() == pytest.approx(0.5, abs=0.1)
 
 
 def test_every_epoch_that_was_asked_for_trains(finished: tuple[Path, str]) -> None:

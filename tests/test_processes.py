@@ -37,6 +37,9 @@ def test_metrics_of_one_checkpoint_are_those_of_one_process(both: Both, scenario
     # Each user is counted once: nobody twice to fill a batch, nobody dropped.
     assert alone["evaluated"].tolist() == list(range(num_users))
     assert together["evaluated"].tolist() == list(range(num_users))
+    for name in ("users", "masked", "unmasked"):
+        assert together[name].tolist() == alone[name].tolist()
+    assert alone["users"].tolist() == list(range(num_users))
 
 
 @pytest.mark.parametrize("scenario", ["causal", "sampled", "prefix", "penalised"])

@@ -36,6 +36,10 @@ class ItemEmbedding(nn.Module):
         """`table()[items_R]` of distinct items, `[R, D]`, with gradient; a subclass can spare the other rows' work."""
         return self.table()[items_R]
 
+    def id_shares(self) -> Tensor | None:
+        """How much of each item's vector is its own free one, `[I + 1]`, from 0 to 1; None where nothing is weighed."""
+        return None
+
 
 class IdEmbedding(ItemEmbedding):
     """A free vector per item: the ID-only paradigm. Initialised N(0, 0.02)."""

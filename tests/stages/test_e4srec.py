@@ -139,7 +139,11 @@ def test_it_learns_what_the_last_item_tells(tmp_path: Path) -> None:
     metrics = run_stage(tmp_path, "learns", max_epochs=25, lora=lora)
     assert metrics["test/unmasked/HR@5"] > 0.9
     assert metrics["validation/unmasked/HR@5"] > 0.9
-    assert {path.name for path in (tmp_path / "learns").iterdir()} == {"adapter", "heads.safetensors", "log"}
+    written = {"adapter", "heads.safetensors", "ranks.safetensors", "log"}
+    assert {path.name for path in (tmp_path / "learns").iterdir()} == written
+    ranks = load_file(tmp_path / "learns" / "ranks.safetensors")
+    assert ranks["users"].tolist() == list(range(40))
+    assert (ranks["unmasked"] <= 5).mean() == pytest.approx(metrics["test/unmasked/HR@5"])
     heads = load_file(tmp_path / "learns" / "heads.safetensors")
     assert heads["item_head.weight"].shape == (NUM_ITEMS + 1, 32)
     assert not heads["item_head.weight"][0].any()

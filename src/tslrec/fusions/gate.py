@@ -61,10 +61,18 @@ class GatedFusion(ItemEmbedding):
     def fuse(self, id_ID: Tensor, knowledge_IH: Tensor) -> Tensor:
         """The fused vectors of the items that both have a row for."""
         knowledge_ID = self.knowledge_projection(knowledge_IH)
-        gate_ID = torch.sigmoid(self.gate(torch.cat([id_ID, knowledge_ID], dim=1)))
+        gate_ID = self.gate_values(id_ID, knowledge_ID)
         # The same as g ⊙ e + (1 − g) ⊙ Vh with one multiplication less. Row 0 is e alone where padding is a row,
         # and zero otherwise: both e and the standardised h are zero there.
         return torch.lerp(knowledge_ID, id_ID, gate_ID)
+
+    def gate_values(self, id_ID: Tensor, knowledge_ID: Tensor) -> Tensor:
+        """g, from 0 (knowledge alone) to 1 (the id embedding alone)."""
+        return torch.sigmoid(self.gate(torch.cat([id_ID, knowledge_ID], dim=1)))
+
+    def id_shares(self) -> Tensor:
+        """The gate of each item, averaged over dimensions."""
+        return self.gate_values(self.id_embedding.table(), self.knowledge_projection(self.knowledge_IH)).mean(dim=1)
 
 
 def standardise(knowledge_IH: Table) -> Tensor:

@@ -41,12 +41,14 @@ class RankedBatch(NamedTuple):
 
     Attributes:
         examples: the last items before the target.
+        users_B: rows of the users in the data set.
         targets_B: item ids.
         seen_rows_S: with `seen_items_S` everything before the target.
         seen_items_S: item ids.
     """
 
     examples: PackedExamples
+    users_B: Tensor
     targets_B: Tensor
     seen_rows_S: Tensor
     seen_items_S: Tensor
@@ -113,7 +115,7 @@ class InstanceDataModule(lightning.LightningDataModule):
         starts_B = np.maximum(begins_B, ends_B - self.max_len)
         seen_rows_S, seen_items_S = seen_items(self.interactions, begins_B, ends_B)
         targets_B = torch.from_numpy(self.interactions.items[ends_B]).long()
-        return RankedBatch(self.pack(starts_B, ends_B), targets_B, seen_rows_S, seen_items_S)
+        return RankedBatch(self.pack(starts_B, ends_B), torch.from_numpy(users_B), targets_B, seen_rows_S, seen_items_S)
 
     def pack(self, starts_B: NDArray[np.int64], ends_B: NDArray[np.int64]) -> PackedExamples:
         items = self.interactions.items

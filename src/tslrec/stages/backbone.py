@@ -12,7 +12,7 @@ from tslrec.stages.context import StageContext
 from tslrec.stages.next_item import NextItemModule
 from tslrec.stages.recommender import train_recommender
 
-VERSION = 5
+VERSION = 6
 TOGETHER = True
 
 
@@ -21,7 +21,10 @@ class BackboneModule(NextItemModule):
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Writes `weights.safetensors` and `item_embeddings.safetensors` (`item_embeddings` `[I + 1, D]`, row 0 zeros)."""
+    """Writes `weights.safetensors`, `ranks.safetensors` and the item embeddings.
+
+    These are `item_embeddings.safetensors`: `item_embeddings` `[I + 1, D]`, row 0 zeros.
+    """
     model = context.config.model
     item_embedding = IdEmbedding(
         context.interactions.num_items, model["hidden_size"], padding_row=model.get("padding_row", False)

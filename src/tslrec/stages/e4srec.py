@@ -24,6 +24,7 @@ from tslrec.resuming import fit
 from tslrec.stages.adapted import AdaptedLLMModule
 from tslrec.stages.context import StageContext
 from tslrec.stages.selection import selection_callbacks
+from tslrec.user_ranks import UserRanks, save_ranks
 from tslrec.zero import whole, whole_size
 
 VERSION = 2
@@ -63,6 +64,7 @@ class E4SRecModule(AdaptedLLMModule[NextItemLLM]):
         self.save_hyperparameters(ignore=["make_model", "tell"])
         self.validation_metrics = RankingMetrics()
         self.test_metrics = RankingMetrics()
+        self.test_ranks = UserRanks()
         self.prefix: KeysAndValues | None = None
 
     def training_step(self, batch: InstanceBatch, batch_idx: int) -> Tensor:
@@ -91,7 +93,7 @@ class E4SRecModule(AdaptedLLMModule[NextItemLLM]):
         self.rank(batch, self.validation_metrics)
 
     def test_step(self, batch: RankedBatch, batch_idx: int) -> None:
-        self.rank(batch, self.test_metrics)
+        self.rank(batch, self.test_metrics, self.test_ranks)
 
     def on_validation_epoch_end(self) -> None:
         self.log_ranking("validation", self.validation_metrics)
@@ -99,7 +101,7 @@ class E4SRecModule(AdaptedLLMModule[NextItemLLM]):
     def on_test_epoch_end(self) -> None:
         self.log_ranking("test", self.test_metrics)
 
-    def rank(self, batch: RankedBatch, metrics: RankingMetrics) -> None:
+    def rank(self, batch: RankedBatch, metrics: RankingMetrics, kept: UserRanks | None = None) -> None:
         """Ranks each user's target among all items, under both protocols: one pass of the language model a user."""
         if len(batch.targets_B) == 0:
             return
@@ -107,6 +109,8 @@ class E4SRecModule(AdaptedLLMModule[NextItemLLM]):
         table_IH = self.model.item_head.weight
         masked_B, unmasked_B = target_ranks(user_BH, table_IH, batch.targets_B, batch.seen_rows_S, batch.seen_items_S)
         metrics.update(masked_B, unmasked_B)
+        if kept is not None:
+            kept.add(batch.users_B, masked_B, unmasked_B)
 
     def log_ranking(self, part: str, metrics: RankingMetrics) -> None:
         self.prefix = None
@@ -115,7 +119,7 @@ class E4SRecModule(AdaptedLLMModule[NextItemLLM]):
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Writes `adapter/` (PEFT's own format) and `heads.safetensors`.
+    """Writes `adapter/` (PEFT's own format), `heads.safetensors` and `ranks.safetensors`.
 
     Returns:
         `validation/…` and `test/…` of both ranking protocols, the best epoch and how many were run, trainable
@@ -148,8 +152,10 @@ def run(context: StageContext) -> dict[str, Any]:
     best.restore(module)
     tested = trainer.test(module, data, verbose=False)[0]
     model = module.model
+    ranks = module.test_ranks.gather(context.interactions.num_users, module.device)
     with whole(model.trainable_parameters()):
         if trainer.is_global_zero:
+            save_ranks(ranks, context.folder)
             save_trained(model, context.folder, source)
     return {
         **best.metrics,

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from hydra.utils import get_class
+from safetensors.torch import save_file
 from torch import Tensor
 
 from tslrec.arrays import ID_MAP, shapes
@@ -22,7 +23,7 @@ from tslrec.stages.next_item import NextItemModule
 from tslrec.stages.recommender import train_recommender
 from tslrec.streaming import FileTable, Table, slices
 
-VERSION = 5
+VERSION = 6
 TOGETHER = True
 
 
@@ -31,7 +32,11 @@ class FusionRecModule(NextItemModule):
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Writes `weights.safetensors`; the frozen inputs of the fusion stay in the artifacts that they came from."""
+    """Writes `weights.safetensors`, `ranks.safetensors`, and `gates.safetensors` of a fusion that weighs.
+
+    The last is `id_shares` `[I + 1]`: see `ItemEmbedding`. The frozen inputs of the fusion stay in the artifacts that
+    they came from.
+    """
     fusion = context.config.fusion
     inputs = {name: load_input(context, name) for name in fusion_inputs(fusion)}
     numbers = {key: value for key, value in fusion.items() if key not in ("name", "_target_")}
@@ -43,7 +48,11 @@ def run(context: StageContext) -> dict[str, Any]:
         **numbers,
     )
     assert isinstance(item_embedding, ItemEmbedding)
-    _, metrics = train_recommender(context, item_embedding, FusionRecModule)
+    module, metrics = train_recommender(context, item_embedding, FusionRecModule)
+    with torch.no_grad():
+        id_shares_I = item_embedding.id_shares()
+    if id_shares_I is not None and module.global_rank == 0:
+        save_file({"id_shares": id_shares_I.float().cpu()}, context.folder / "gates.safetensors")
     return metrics
 
 

@@ -21,6 +21,7 @@ from tslrec.metrics import RankingMetrics, target_ranks
 from tslrec.ranks import process_place, sum_over_processes
 from tslrec.sampled_softmax import Negatives, NegativeSampler, sampled_softmax_loss
 from tslrec.sequences import SequenceBatch, TrainingBatch
+from tslrec.user_ranks import UserRanks
 
 
 class NextItemModule(lightning.LightningModule):
@@ -46,6 +47,7 @@ class NextItemModule(lightning.LightningModule):
         """Of this epoch and this process: the loss, summed over targets, and their number."""
         self.validation_metrics = RankingMetrics()
         self.test_metrics = RankingMetrics()
+        self.test_ranks = UserRanks()
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         """Cross-entropy per target, over all micro-batches of one optimizer step, plus the backbone's own penalty."""
@@ -121,12 +123,12 @@ class NextItemModule(lightning.LightningModule):
         self.log_ranking("validation", self.validation_metrics)
 
     def test_step(self, batch: SequenceBatch, batch_idx: int) -> None:
-        self.rank(batch, self.test_metrics)
+        self.rank(batch, self.test_metrics, self.test_ranks)
 
     def on_test_epoch_end(self) -> None:
         self.log_ranking("test", self.test_metrics)
 
-    def rank(self, batch: SequenceBatch, metrics: RankingMetrics) -> None:
+    def rank(self, batch: SequenceBatch, metrics: RankingMetrics, kept: UserRanks | None = None) -> None:
         """Ranks each row's target among all items, under both protocols."""
         if len(batch.targets) == 0:
             return
@@ -136,6 +138,8 @@ class NextItemModule(lightning.LightningModule):
         assert batch.seen_items is not None
         masked_B, unmasked_B = target_ranks(user_BD, table_ID, batch.targets, batch.seen_rows, batch.seen_items)
         metrics.update(masked_B, unmasked_B)
+        if kept is not None:
+            kept.add(batch.users_B, masked_B, unmasked_B)
 
     def log_ranking(self, part: str, metrics: RankingMetrics) -> None:
         values = {f"{part}/{name}": float(value) for name, value in metrics.compute().items()}

@@ -20,6 +20,7 @@ from tslrec.sequences import SequenceDataModule
 from tslrec.stages.context import StageContext
 from tslrec.stages.next_item import NextItemModule
 from tslrec.stages.selection import selection_callbacks
+from tslrec.user_ranks import save_ranks
 
 Module = TypeVar("Module", bound=NextItemModule)
 
@@ -51,7 +52,7 @@ def negative_sampler(
 def train_recommender(
     context: StageContext, item_embedding: ItemEmbedding, module_class: Callable[..., Module]
 ) -> tuple[Module, dict[str, Any]]:
-    """Trains with early stopping, tests the best weights once, and writes `weights.safetensors`.
+    """Trains with early stopping, tests the best weights once; writes `weights.safetensors` and `ranks.safetensors`.
 
     Returns:
         The module with its best weights, and the stage's metrics: `validation/…` and `test/…` of both ranking
@@ -88,7 +89,9 @@ def train_recommender(
     fit(trainer, module, data)
     best.restore(module)
     tested = trainer.test(module, data, verbose=False)[0]
+    ranks = module.test_ranks.gather(context.interactions.num_users, module.device)
     if trainer.is_global_zero:
+        save_ranks(ranks, context.folder)
         save_file(
             {name: value.contiguous() for name, value in module.backbone.state_dict().items()},
             context.folder / "weights.safetensors",
