@@ -58,7 +58,8 @@ def test_help_names_every_group_and_common_settings(tmp_path: Path) -> None:
     for word in (
         "experiment=quickstart",
         "data.path=FILE",
-        "method: base, ci",
+        "method: ablation_own_embeddings, ",
+        " base, ci, ",
         "model: caser, fmlp, gru4rec, sasrec",
     ):
         assert word in run.stdout

@@ -247,6 +247,26 @@ def test_e4srec_runs_beside_its_backbone(tmp_path: Path) -> None:
     assert rows["base"]["llm"] is None
 
 
+def test_the_ablations_share_a_backbone_and_differ_in_their_knowledge(tmp_path: Path) -> None:
+    others = "compare=[ablation_own_embeddings,ablation_random_projection]"
+    run = train("method=ablation_untuned_llm", "preset=quickstart", others, *SMALL, folder=tmp_path)
+    assert run.returncode == 0, run.stderr
+    stages = {row["method"]: row["stages"] for row in result_of(tmp_path)["results"]}
+    assert len({each["backbone"]["folder"] for each in stages.values()}) == 1
+    assert len({each["fusion"]["folder"] for each in stages.values()}) == 3
+    knowledge = {
+        stage: load_file(tmp_path / stages[f"ablation_{stage}"][stage]["folder"] / "knowledge.safetensors")["knowledge"]
+        for stage in ("own_embeddings", "random_projection", "untuned_llm")
+    }
+    backbone = tmp_path / stages["ablation_own_embeddings"]["backbone"]["folder"]
+    own = load_file(backbone / "item_embeddings.safetensors")["item_embeddings"]
+    assert np.array_equal(knowledge["own_embeddings"], own)
+    # Both are as wide as the language model; a random projection is of the rank of what it projects.
+    assert knowledge["random_projection"].shape == knowledge["untuned_llm"].shape == (41, 32)
+    assert np.linalg.matrix_rank(knowledge["random_projection"], tol=1e-4) == 8
+    assert np.linalg.matrix_rank(knowledge["untuned_llm"], tol=1e-4) > 8
+
+
 def test_a_sweep_runs_every_combination(tmp_path: Path) -> None:
     small = [text for text in SMALL if text != "llm=tiny"]
     run = train("-m", "method=base,ci", "seed=0,1", *small, folder=tmp_path)

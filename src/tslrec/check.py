@@ -12,20 +12,36 @@ from typing import Any
 from tslrec.config import Config
 from tslrec.errors import UserError
 
-STAGES = ("backbone", "preferences", "sft", "augment", "fusion", "e4srec")
+STAGES = (
+    "backbone",
+    "preferences",
+    "sft",
+    "augment",
+    "own_embeddings",
+    "random_projection",
+    "untuned_llm",
+    "fusion",
+    "e4srec",
+)
 """Every stage in the only order that makes sense; a method is a selection of them."""
 
 NEEDS = {
     "preferences": {"backbone"},
     "sft": {"backbone", "preferences"},
     "augment": {"backbone", "preferences", "sft"},
+    "own_embeddings": {"backbone"},
+    "random_projection": {"backbone"},
+    "untuned_llm": {"backbone"},
     "fusion": set(),
     "e4srec": {"backbone"},
 }
 """What a stage reads from earlier ones; what a fusion needs depends on the fusion."""
 
-MADE_BY = {"knowledge_IH": "augment", "clusters_I": "preferences"}
-"""Which stage makes the arrays that fusions ask for by the name of a parameter."""
+MADE_BY = {
+    "knowledge_IH": ("augment", "own_embeddings", "random_projection", "untuned_llm"),
+    "clusters_I": ("preferences",),
+}
+"""Which stages make the arrays that fusions ask for by the name of a parameter; a method has one of each."""
 
 MODEL_KEYS = frozenset({"name", "hidden_size", "padding_row"})
 """Keys of a model's configuration that go to the item embedding and to labels, not to the backbone."""
@@ -58,10 +74,16 @@ def check(config: Config) -> None:
     if "fusion" in config.method.stages:
         check_target("fusion", config.fusion, given=GIVEN_TO_FUSION, own={"name"})
         for parameter in fusion_inputs(config.fusion):
-            if MADE_BY[parameter] not in config.method.stages:
+            makers = [stage for stage in MADE_BY[parameter] if stage in config.method.stages]
+            if not makers:
                 raise UserError(
-                    f"fusion={config.fusion['name']} needs the stage '{MADE_BY[parameter]}', which "
+                    f"fusion={config.fusion['name']} needs the stage '{MADE_BY[parameter][0]}', which "
                     f"method={config.method.name} does not have; choose another fusion or method=tslrec"
+                )
+            if len(makers) > 1:
+                raise UserError(
+                    f"method.stages: {' and '.join(makers)} both make what fusion={config.fusion['name']} reads; "
+                    "keep one of them"
                 )
     check_machine(config)
     check_llm(config)
@@ -243,6 +265,11 @@ def fusion_inputs(fusion: Mapping[str, Any]) -> list[str]:
     """Which of `MADE_BY`'s arrays a fusion asks for."""
     found = check_target("fusion", fusion, given=GIVEN_TO_FUSION, own={"name"})
     return [name for name in inspect.signature(found).parameters if name in MADE_BY]
+
+
+def maker_of(config: Config, parameter: str) -> str:
+    """The stage of the method that makes an array which its fusion asks for."""
+    return next(stage for stage in MADE_BY[parameter] if stage in config.method.stages)
 
 
 def check_machine(config: Config) -> None:

@@ -117,6 +117,8 @@ class LLMConfig:
         random: sizes of a randomly initialised Llama, for tests; null otherwise.
         dtype: float32, bfloat16 or float16.
         attention: transformers' attention implementation, `sdpa` or `eager`.
+        pretrained: false: the same architecture and tokenizer with weights drawn at random, to tell what training on
+            text gives.
         shared_prefix: run the instruction once a step and share its keys and values, instead of once an example.
         gradient_checkpointing: keep the inputs of the layers only, and compute the rest again in the backward pass: a
             third more work for a fraction of the activations' memory. The results are the same.
@@ -132,6 +134,7 @@ class LLMConfig:
     random: dict[str, int] | None = None
     dtype: str = "float32"
     attention: str = "sdpa"
+    pretrained: bool = True
     shared_prefix: bool = True
     gradient_checkpointing: bool = False
     weight_bits: int | None = None

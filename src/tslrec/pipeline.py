@@ -108,7 +108,7 @@ def plan_methods(config: Config, others: list[str], composer: Composer, choices:
 
 def uses_llm(config: Config) -> bool:
     """Whether a stage of the method runs the language model."""
-    return not {"sft", "e4srec"}.isdisjoint(config.method.stages)
+    return not {"sft", "untuned_llm", "e4srec"}.isdisjoint(config.method.stages)
 
 
 def resolve_llm(config: Config, planned: list[Config]) -> ResolvedSource | None:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tslrec.artifacts import KEY_LENGTH, Recipe
-from tslrec.check import MADE_BY, fusion_inputs
+from tslrec.check import fusion_inputs, maker_of
 from tslrec.config import Config
 from tslrec.llm.prompt import INSTRUCTION, RESPONSE
+from tslrec.llm.shape import shape_of
 
 DATA_VERSION = 1
 
@@ -20,6 +21,9 @@ INPUTS: Mapping[str, tuple[str, ...]] = {
     "preferences": ("data", "backbone"),
     "sft": ("data", "backbone", "preferences"),
     "augment": ("data", "backbone", "preferences", "sft"),
+    "own_embeddings": ("data", "backbone"),
+    "random_projection": ("data", "backbone"),
+    "untuned_llm": ("data", "backbone"),
     "e4srec": ("data", "backbone"),
 }
 """The artifacts that a stage reads; a fusion reads the data and what its parameters ask for."""
@@ -55,7 +59,7 @@ def stage_inputs(config: Config, stage: str) -> tuple[str, ...]:
     """The stages whose artifacts `stage` reads."""
     if stage != "fusion":
         return INPUTS[stage]
-    return ("data", *sorted({MADE_BY[name] for name in fusion_inputs(config.fusion)}))
+    return ("data", *sorted({maker_of(config, name) for name in fusion_inputs(config.fusion)}))
 
 
 def stage_recipe(
@@ -106,6 +110,14 @@ def stage_settings(config: Config, stage: str, llm_identity: Mapping[str, Any] |
             return {**language, **window, "sft": sft}, f"{model}-{config.llm.name}"
         case "augment":
             return {**language, "prompt": [INSTRUCTION, RESPONSE]}, f"{model}-{config.llm.name}"
+        case "own_embeddings":
+            return {}, model
+        case "random_projection":
+            return {"size": shape_of(config.llm).hidden_size}, model
+        case "untuned_llm":
+            without_lora = {**language, "llm": {name: value for name, value in llm.items() if name != "lora"}}
+            prompt = {"num_clusters": config.preferences.num_clusters}
+            return {**without_lora, **prompt}, f"{model}-{config.llm.name}"
         case "e4srec":
             # Its LoRA is its own.
             its_llm = {name: value for name, value in llm.items() if name != "lora"}

@@ -15,7 +15,16 @@ from tslrec.recipes import run_key
 
 METRICS = ("HR@5", "HR@10", "NDCG@5", "NDCG@10")
 PROTOCOLS = {"masked": "masked", "unmasked": "not masked"}
-TITLES = {"base": "Base", "ci": "CI", "tslrec": "TSLRec", "e4srec": "E4SRec"}
+TITLES = {
+    "base": "Base",
+    "ci": "CI",
+    "tslrec": "TSLRec",
+    "ablation_random_projection": "Projection",
+    "ablation_untuned_llm": "No SFT",
+    "ablation_unpretrained_llm": "No text",
+    "ablation_own_embeddings": "Own",
+    "e4srec": "E4SRec",
+}
 
 
 @dataclass(frozen=True)

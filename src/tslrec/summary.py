@@ -11,7 +11,16 @@ from typing import Any
 
 from tslrec.errors import UserError
 
-METHODS = ("base", "ci", "tslrec", "e4srec")
+METHODS = (
+    "base",
+    "ci",
+    "tslrec",
+    "ablation_random_projection",
+    "ablation_untuned_llm",
+    "ablation_unpretrained_llm",
+    "ablation_own_embeddings",
+    "e4srec",
+)
 Names = tuple[str, str, str, str]
 """Data set, backbone, preset, method."""
 READ_BY_ALL = ("model", "source_model", "training")
@@ -19,6 +28,10 @@ READ_BY: Mapping[str, tuple[str, ...]] = {
     "base": (),
     "ci": ("preferences", "fusion"),
     "tslrec": ("preferences", "fusion", "llm", "sft"),
+    "ablation_random_projection": ("fusion", "llm"),
+    "ablation_untuned_llm": ("preferences", "fusion", "llm"),
+    "ablation_unpretrained_llm": ("preferences", "fusion", "llm", "sft"),
+    "ablation_own_embeddings": ("fusion",),
     "e4srec": ("llm", "e4srec"),
 }
 """The sections of the configuration that say what a method does, beside those of `READ_BY_ALL`."""

@@ -41,6 +41,26 @@ def test_a_folder_gives_the_saved_weights_and_tokenizer(saved: Path, tmp_path: P
     assert encode_prompt(tokenizer, 64) == encode_prompt(byte_tokenizer(), 64)
 
 
+def test_without_pretraining_the_sizes_are_the_same_and_the_weights_others(saved: Path, tmp_path: Path) -> None:
+    trained = random_llama({"seed": 3}, "sdpa")
+    trained.save_pretrained(saved)
+    pretrained = resolve(LLMConfig(name="x", path=str(saved)), tmp_path)
+    source = resolve(LLMConfig(name="x", path=str(saved), pretrained=False), tmp_path)
+    assert source.identity == {**pretrained.identity, "pretrained": False}
+    before = torch.random.get_rng_state()
+    first, tokenizer = load(source, dtype="float32", attention="sdpa")
+    again, _ = load(source, dtype="float32", attention="sdpa")
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.testing.assert_close(first.state_dict(), again.state_dict(), rtol=0, atol=0)
+    saved_weights = trained.state_dict()
+    assert {name: value.shape for name, value in first.state_dict().items()} == {
+        name: value.shape for name, value in saved_weights.items()
+    }
+    for name, value in first.state_dict().items():
+        assert "norm" in name or not torch.equal(value, saved_weights[name]), name
+    assert encode_prompt(tokenizer, 64) == encode_prompt(byte_tokenizer(), 64)
+
+
 @pytest.mark.parametrize(("dtype", "attention"), [("bfloat16", "eager"), ("float32", "sdpa")])
 def test_dtype_and_attention_are_as_configured(dtype: str, attention: str, saved: Path, tmp_path: Path) -> None:
     source = resolve(LLMConfig(name="x", path=str(saved)), tmp_path)

@@ -45,7 +45,7 @@ def load(
     """
     quieten()
     import torch
-    from transformers import AutoModel
+    from transformers import AutoConfig, AutoModel
 
     without_loading_bars()
     torch_dtype: torch.dtype = getattr(torch, dtype)
@@ -55,6 +55,12 @@ def load(
         base: PreTrainedModel = random_llama(source.sizes, attention)
         return base.to(torch_dtype), byte_tokenizer()  # type: ignore[arg-type]
     folder, tokenizer = local_folder(source), load_tokenizer(source)
+    if not source.pretrained:
+        with without_foreign_code(folder):
+            sizes = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return AutoModel.from_config(sizes, dtype=torch_dtype, attn_implementation=attention), tokenizer
     with without_foreign_code(folder):
         base = AutoModel.from_pretrained(
             folder,

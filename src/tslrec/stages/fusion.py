@@ -12,11 +12,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tslrec.arrays import ID_MAP, shapes
-from tslrec.check import MADE_BY, fusion_inputs
+from tslrec.check import fusion_inputs, maker_of
 from tslrec.errors import UserError
 from tslrec.item_embedding import ItemEmbedding
 from tslrec.knowledge.origin import digest_item_map
 from tslrec.knowledge.store import KnowledgeStore
+from tslrec.knowledge.table_file import FILE, read_knowledge
 from tslrec.llm.adapter_files import HEADS
 from tslrec.stages.context import StageContext
 from tslrec.stages.next_item import NextItemModule
@@ -64,8 +65,16 @@ def load_input(context: StageContext, name: str) -> Table:
     Raises:
         UserError: naming the file and what is wrong with it.
     """
-    folder = Path(context.inputs[MADE_BY[name]])
-    table = knowledge_of(folder, context) if name == "knowledge_IH" else clusters_of(folder, context)
+    maker = maker_of(context.config, name)
+    folder = Path(context.inputs[maker])
+    table: Table
+    if name == "clusters_I":
+        table = clusters_of(folder, context)
+    elif maker == "augment":
+        table = knowledge_of(folder, context)
+    else:
+        refuse_other_items(folder / FILE, context)
+        table = read_knowledge(folder)
     rows, remedy = context.interactions.num_items + 1, f"delete {folder} to compute it again"
     if len(table) != rows:
         raise UserError(f"{folder}: {len(table)} rows, but the data set has {rows} (padding included); {remedy}")
@@ -92,10 +101,19 @@ def knowledge_of(folder: Path, context: StageContext) -> Table:
 def clusters_of(folder: Path, context: StageContext) -> Tensor:
     """The preliminary category of each item, which must be of the data set's items."""
     path = folder / "preferences.safetensors"
+    refuse_other_items(path, context)
+    return FileTable(path, "clusters", dimensions=1)[:]
+
+
+def refuse_other_items(path: Path, context: StageContext) -> None:
+    """Refuses a file whose rows stand for other items than the data set's.
+
+    Raises:
+        UserError: naming the file.
+    """
     # Files of before the id map stood in them name none; their manifest names the data.
     if shapes(path)[1].get(ID_MAP, context.interactions.ids.digest) != context.interactions.ids.digest:
         raise UserError(
-            f"{path}: its rows are other items than those of {context.interactions.name}; delete {folder} to compute "
-            "it again"
+            f"{path}: its rows are other items than those of {context.interactions.name}; delete {path.parent} to "
+            "compute it again"
         )
-    return FileTable(path, "clusters", dimensions=1)[:]
