@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from tslrec.errors import UserError
-from tslrec.verbs import audit, clean, report, status
+from tslrec.verbs import audit, clean, paper, report, status
 
-VERBS: dict[str, Any] = {"audit": audit, "report": report, "status": status, "clean": clean}
+VERBS: dict[str, Any] = {"audit": audit, "report": report, "paper": paper, "status": status, "clean": clean}
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,0 +1,75 @@
+"""What lies near an item in the space of a knowledge embedding, and whether that is more than its backbone knew.
+
+Shapes: I items (row 0 is padding), S items that are looked at, H size of the knowledge, D hidden size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tslrec.interactions import Interactions
+
+NEAREST = 10
+SHOWN = 5
+PROBES = 8
+SAMPLE = 2000
+"""How many items at most the shares are of."""
+
+
+def neighbours(
+    knowledge_IH: NDArray[Any], own_ID: NDArray[Any], clusters_I: NDArray[Any] | None, interactions: Interactions
+) -> dict[str, Any]:
+    """Neighbours by the cosine of centred and scaled knowledge, beside those by the backbone's embeddings.
+
+    Args:
+        knowledge_IH: the knowledge of each item.
+        own_ID: the backbone's embedding of each.
+        clusters_I: the preliminary categories, where the method has them.
+        interactions: the data set; of the items that are shown, the most popular ones, it gives the raw ids.
+
+    Returns:
+        `overlap`: the share of an item's 10 nearest that are among its 10 nearest by the backbone's embeddings, and
+        `by_chance`, what would be expected of unrelated spaces; `same_cluster`, `own_same_cluster`: the share of them
+        in its preliminary category, by either space; `probes`: some items, each with its nearest and their cosines.
+    """
+    draw = np.random.default_rng(0)
+    rows_S = np.sort(draw.choice(len(knowledge_IH) - 1, min(SAMPLE, len(knowledge_IH) - 1), replace=False)) + 1
+    near, own_near = (nearest(table, rows_S)[0] for table in (knowledge_IH, own_ID))
+    shared = [len(np.intersect1d(a, b)) / len(a) for a, b in zip(near, own_near, strict=True)]
+    found: dict[str, Any] = {
+        "items": len(rows_S),
+        "nearest": int(near.shape[1]),
+        "overlap": float(np.mean(shared)),
+        "by_chance": near.shape[1] / (len(knowledge_IH) - 2),
+    }
+    if clusters_I is not None:
+        mine_S1 = clusters_I[rows_S, None]
+        found["same_cluster"] = float((clusters_I[near] == mine_S1).mean())
+        found["own_same_cluster"] = float((clusters_I[own_near] == mine_S1).mean())
+    counts_I = np.bincount(interactions.items[interactions.trained], minlength=interactions.num_items + 1)
+    probes = np.argsort(-counts_I[1:], kind="stable")[:PROBES] + 1
+    near, cosines = nearest(knowledge_IH, probes)
+    raw = interactions.ids.items
+    found["probes"] = [
+        {
+            "item": raw[probe],
+            "nearest": [raw[item] for item in row[:SHOWN]],
+            "cosines": [round(float(cosine), 4) for cosine in of[:SHOWN]],
+        }
+        for probe, row, of in zip(probes, near, cosines, strict=True)
+    ]
+    return found
+
+
+def nearest(table_ID: NDArray[Any], rows_S: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The nearest other items of some items, nearest first, and their cosines; both `[S, NEAREST]` or narrower."""
+    items = table_ID[1:].astype(np.float64)
+    items = (items - items.mean(axis=0)) / np.maximum(items.std(axis=0), 1e-12)
+    items /= np.maximum(np.linalg.norm(items, axis=1, keepdims=True), 1e-12)
+    cosines = items[rows_S - 1] @ items.T
+    cosines[np.arange(len(rows_S)), rows_S - 1] = -np.inf
+    order = np.argsort(-cosines, axis=1, kind="stable")[:, : min(NEAREST, len(items) - 1)]
+    return order + 1, np.take_along_axis(cosines, order, axis=1)
