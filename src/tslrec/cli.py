@@ -14,7 +14,13 @@ from typing import Any, NoReturn
 from tslrec.errors import UserError
 from tslrec.verbs import audit, clean, paper, report, status
 
-VERBS: dict[str, Any] = {"audit": audit, "report": report, "paper": paper, "status": status, "clean": clean}
+VERBS: dict[str, Any] = {
+    "audit": audit,
+    "report": report,
+    "paper": paper,
+    "status": status,
+    "clean": clean,
+}
 
 
 class Parser(argparse.ArgumentParser):

@@ -15,7 +15,7 @@ from tslrec.recipes import stage_seed
 
 if TYPE_CHECKING:
     from tslrec.llm.prompt import Prompt
-    from tslrec.plan import PromptTokens
+    from tslrec.plan import Plan, PromptTokens
 
 CHARACTERS_PER_TOKEN = 5
 """Of the paper's prompt: 111 characters are 22 tokens of SmolLM2's tokenizer. Where no tokenizer is at hand."""
@@ -25,11 +25,21 @@ def print_plan_of(config: Config, console: Console) -> None:
     """Reads the data and prints the plan.
 
     Raises:
+        UserError: see `plan_of`.
+    """
+    from tslrec.plan_view import print_plan
+
+    print_plan(plan_of(config), config, console)
+
+
+def plan_of(config: Config) -> Plan:
+    """Reads the data and counts what a run would do.
+
+    Raises:
         UserError: if the method has no language model, or its sizes or the data cannot be read.
     """
     from tslrec.ingest import ingest
     from tslrec.plan import make_plan
-    from tslrec.plan_view import print_plan
 
     check_stages(config)
     check_data(config)
@@ -37,7 +47,7 @@ def print_plan_of(config: Config, console: Console) -> None:
         raise UserError(f"plan=true: method={config.method.name} runs no language model; choose method=tslrec")
     interactions = ingest(config.data, Path(config.cache))
     prompt, e4srec_prompt, exact = prompt_tokens(config)
-    plan = make_plan(
+    return make_plan(
         config,
         interactions.train_lengths,
         interactions.num_items,
@@ -46,7 +56,6 @@ def print_plan_of(config: Config, console: Console) -> None:
         prompts_are_exact=exact,
         seed=stage_seed(config.seed, "sft"),
     )
-    print_plan(plan, config, console)
 
 
 def prompt_tokens(config: Config) -> tuple[PromptTokens, PromptTokens, bool]:

@@ -45,7 +45,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]
         f"name: Broken, variant: broken, method: [base], settings: [{SETTINGS}, training.batch_size=0]",
         f"name: Tiny, method: [tslrec], settings: [{SETTINGS}]",
     )
-    arguments = ["paper", "--grid", str(grid), "--cells", str(folder / "cells"), "--artifacts", str(folder / "made")]
+    arguments = ["paper", "--grid", str(grid), "--results", str(folder), "--artifacts", str(folder / "made")]
     with pytest.raises(SystemExit) as caught:
         main([*arguments, "--jobs", "1"])
     assert caught.value.code == 2

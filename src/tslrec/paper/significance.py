@@ -1,0 +1,155 @@
+"""Whether one method is better than another: the paper's t-test, a paired bootstrap, and Holm's correction.
+
+Shapes: S seeds, U users, B draws of the bootstrap.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+DRAWS = 10_000
+CHUNK = 500
+LEVEL = 0.05
+"""What the paper calls significant, and one minus the coverage of intervals."""
+
+NDCG_PER_HIT = 1 / math.log2(11), 1 / math.log2(7)
+"""What a hit on one of the ranks 6 to 10 adds to NDCG@10: the least (rank 10) and the most (rank 6)."""
+
+NDCG_PER_NEAR_HIT = 1 / math.log2(6), 1.0
+"""The same of ranks 1 to 5 and NDCG@5."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A method beside a rival, by one metric.
+
+    Attributes:
+        gain: the mean difference; above 0 where the method is better.
+        relative: to the rival's mean.
+        low: of the bootstrap's interval of the difference.
+        high: likewise.
+        bootstrap: p-value of the paired bootstrap over seeds and users, two-sided.
+        t_users: of Student's two-sample t-test whose unit is a user (averaged over seeds).
+        t_seeds: of the same whose unit is a seed's mean; None with a single seed.
+        users: U.
+        seeds: S.
+    """
+
+    gain: float
+    relative: float
+    low: float
+    high: float
+    bootstrap: float
+    t_users: float
+    t_seeds: float | None
+    users: int
+    seeds: int
+
+
+def compare(method_SU: NDArray[np.float64], rival_SU: NDArray[np.float64], *, draws: int = DRAWS) -> Comparison:
+    """Compares what each user adds to a metric by two methods, the same seeds and users in the same order.
+
+    Args:
+        method_SU: of the method.
+        rival_SU: of its rival.
+        draws: of the bootstrap.
+
+    Raises:
+        ValueError: if they are not of the same seeds and users.
+    """
+    if method_SU.shape != rival_SU.shape or method_SU.ndim != 2:
+        raise ValueError(f"{method_SU.shape} beside {rival_SU.shape}: not of the same seeds and users")
+    seeds, users = method_SU.shape
+    gain = float(method_SU.mean() - rival_SU.mean())
+    p_value, low, high = paired_bootstrap(method_SU - rival_SU, draws=draws)
+    by_user = method_SU.mean(axis=0), rival_SU.mean(axis=0)
+    by_seed = method_SU.mean(axis=1), rival_SU.mean(axis=1)
+    return Comparison(
+        gain=gain,
+        relative=gain / float(rival_SU.mean()) if rival_SU.any() else math.inf if gain else 0.0,
+        low=low,
+        high=high,
+        bootstrap=p_value,
+        t_users=t_test(*by_user),
+        t_seeds=t_test(*by_seed) if seeds > 1 else None,
+        users=users,
+        seeds=seeds,
+    )
+
+
+def t_test(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """The p-value of Student's two-sample t-test; 1 where there is none because nothing varies."""
+    from scipy.stats import ttest_ind
+
+    with warnings.catch_warnings():
+        # Where two seeds happen to be alike; the p-value says so itself.
+        warnings.filterwarnings("ignore", message="Precision loss", category=RuntimeWarning)
+        p_value = float(ttest_ind(one, other).pvalue)
+    return 1.0 if math.isnan(p_value) else p_value
+
+
+def paired_bootstrap(difference_SU: NDArray[np.float64], *, draws: int) -> tuple[float, float, float]:
+    """Draws seeds and users anew with replacement, always the same ones for both methods.
+
+    Users to whom both methods are alike under every seed add nothing, and are drawn as one.
+
+    Returns:
+        The two-sided p-value (twice the share of draws on the rarer side of 0, at most 1, with a draw added to each so
+        that it is never 0), and the interval that holds 95 % of the draws.
+    """
+    seeds, users = difference_SU.shape
+    differs_U = (difference_SU != 0).any(axis=0)
+    differing_SD = difference_SU[:, differs_U]
+    share = np.full(differing_SD.shape[1] + 1, 1 / users)
+    share[-1] = 1 - differing_SD.shape[1] / users
+    generator = np.random.default_rng(0)
+    means_B = np.empty(draws)
+    for start in range(0, draws, CHUNK):
+        size = min(CHUNK, draws - start)
+        seeds_BS = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=size)
+        counts_BD = generator.multinomial(users, share, size=size)[:, :-1]
+        sums_BS = counts_BD @ differing_SD.T
+        means_B[start : start + size] = (sums_BS * seeds_BS).sum(axis=1) / (seeds * users)
+    below, above = int((means_B <= 0).sum()), int((means_B >= 0).sum())
+    p_value = min(1.0, 2 * (min(below, above) + 1) / (draws + 1))
+    low, high = np.quantile(means_B, [LEVEL / 2, 1 - LEVEL / 2])
+    return p_value, float(low), float(high)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's (1979) adjusted p-values of a family of tests, in the given order."""
+    order = np.argsort(p_values, kind="stable")
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for position, place in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - position) * p_values[place]))
+        adjusted[place] = highest
+    return adjusted
+
+
+def arithmetic(row: Sequence[float], *, rounding: float = 0.0) -> str | None:
+    """What cannot be in a row of HR@5, HR@10, NDCG@5 and NDCG@10 with one target a user; None where all fits.
+
+    Args:
+        row: the four.
+        rounding: by how much each may be off; .00005 for a printed row of four digits.
+    """
+    near_hits, hits, near, whole = row
+    slack = 2 * rounding
+    if hits < near_hits - slack or whole < near - slack:
+        return "a metric at 10 is below the one at 5"
+    for name, gained, count, (least, most) in (
+        ("NDCG@5 / HR@5", near, near_hits, NDCG_PER_NEAR_HIT),
+        ("(NDCG@10 − NDCG@5) / (HR@10 − HR@5)", whole - near, hits - near_hits, NDCG_PER_HIT),
+    ):
+        tolerance = slack * (1 + most) + 1e-9
+        if not least * count - tolerance <= gained <= most * count + tolerance:
+            ratio = f"{gained / count:.3f}" if count > 0 else "infinite"
+            return f"{name} is {ratio}, not within {least:.3f} … {most:.3f}"
+    return None

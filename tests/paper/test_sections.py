@@ -1,0 +1,169 @@
+"""Tables and figures from made-up cells: what they hold, what they keep apart, and what they leave out."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from made_cells import make_cell, make_cells
+
+from conftest import CHECKOUT
+from tslrec.cli import main
+from tslrec.paper.cells import CellResult
+from tslrec.paper.grid import read_grid
+from tslrec.paper.sections import NAMES, make_section, wanted_by
+from tslrec.paper.views import Section, Shown, TableView
+
+RESULTS = CHECKOUT / "results"
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> list[CellResult]:
+    return make_cells(tmp_path_factory.mktemp("cells"))
+
+
+def text(value: Shown | str) -> str:
+    return value.text if isinstance(value, Shown) else value
+
+
+def table(tables: Sequence[TableView], *words: str) -> list[dict[str, Shown | str]]:
+    """The rows of the one table whose title has some words, by column; of columns of the same name the first."""
+    (found,) = [each for each in tables if all(word in each.title for word in words)]
+    return [dict(reversed(list(zip(found.columns, row, strict=True)))) for row in found.rows]
+
+
+def test_table_1_has_ours_above_the_papers(cells: list[CellResult]) -> None:
+    section = make_section("table1", cells, RESULTS)
+    rows = table(section.tables, "Statistics")
+    assert [[text(value) for value in row.values()][::-1][:3] for row in rows] == [
+        ["Beauty", "here", "400"],
+        ["", "paper", "22,363"],
+    ]
+    assert section.wanting == "no cell yet of MovieLens-1M, Yelp"
+
+
+@pytest.mark.parametrize(("protocol", "title"), [("masked", "history masked"), ("unmasked", "history not masked")])
+def test_table_2_has_mean_and_deviation_over_seeds_beside_the_papers(
+    cells: list[CellResult], protocol: str, title: str
+) -> None:
+    rows = table(make_section("table2", cells, RESULTS).tables, "Beauty", title)
+    assert [text(row["method"]) for row in rows] == ["Base", "CI", "TSLRec"]
+    base = rows[0]["NDCG@10"]
+    assert isinstance(base, Shown)
+    values = [cell.content["metrics"][f"test/{protocol}/NDCG@10"] for cell in cells if cell.method == "base"]
+    mean, deviation = f"{statistics.fmean(values):.4f}"[1:], f"{statistics.stdev(values):.4f}"[1:]
+    assert base.text == f"{mean} ± {deviation}"
+    assert base.cells == ("beauty-sasrec-base-tuned-seed0", "beauty-sasrec-base-tuned-seed1")
+    assert text(rows[0]["paper NDCG@10"]) == ".0424"
+
+
+def test_the_best_and_the_second_best_are_marked(cells: list[CellResult]) -> None:
+    rows = table(make_section("table2", cells, RESULTS).tables, "Beauty", "history masked")
+    marks = [row["HR@10"].mark for row in rows if isinstance(row["HR@10"], Shown)]
+    assert marks == ["", "second", "best"]
+
+
+def test_a_large_gain_is_significant_and_a_small_one_is_not(cells: list[CellResult]) -> None:
+    rows = table(make_section("table2", cells, RESULTS).more, "history masked")
+    assert len(rows) == 8
+    found = {(text(row[""]), text(row["metric"])): row for row in rows}
+    assert text(found["TSLRec − Base", "HR@10"]["Holm"]) == ".002"
+    assert text(found["TSLRec − Base", "HR@10"]["gain"]).startswith(".2")
+
+
+def test_presets_backbones_and_settings_are_rows_apart(tmp_path: Path) -> None:
+    made = [make_cell(tmp_path, method="base", seed=0, preset=preset) for preset in ("tuned", "paper")]
+    made.append(make_cell(tmp_path, method="base", seed=0, model="fmlp"))
+    other = make_cell(tmp_path / "other", method="base", seed=1)
+    other.content["config"]["training"]["batch_size"] = 8
+    tables = make_section("table2", [*made, other], RESULTS).tables
+    rows = table(tables, "history masked", "tuned")
+    assert [(text(row["backbone"]), text(row["seeds"])) for row in rows] == [
+        ("SASRec", "1"),
+        ("SASRec", "1"),
+        ("FMLP-Rec", "1"),
+    ]
+    assert len(table(tables, "history masked", "paper")) == 1
+
+
+def test_a_row_that_cannot_be_is_told(cells: list[CellResult], tmp_path: Path) -> None:
+    cell = make_cell(tmp_path, method="base", seed=0)
+    cell.content["metrics"]["test/masked/NDCG@10"] = 0.9
+    rows = table(make_section("table2", [cell], RESULTS).tables, "history masked")
+    assert text(rows[0]["fits"]) == "no"
+
+
+def test_figure_3_is_of_what_was_measured_and_spent(cells: list[CellResult]) -> None:
+    section = make_section("figure3", cells, RESULTS)
+    measured = next(chart for chart in section.charts if chart.title == "Measured on Beauty")
+    shared = measured.series[0].points
+    assert shared[0] is not None
+    assert shared[0].value == pytest.approx(27.4, abs=0.1)
+    assert len(table(section.more, "Spent in the cells")) == 4
+
+
+def test_figure_4_has_the_shares_with_intervals(cells: list[CellResult]) -> None:
+    section = make_section("figure4", cells, RESULTS)
+    (chart,) = section.charts
+    assert [series.name for series in chart.series] == ["C1", "C2", "C3"]
+    first = chart.series[0].points[0]
+    assert first is not None
+    # 30 of 60 items.
+    assert (first.low, first.value, first.high) == pytest.approx((0.3774, 0.5, 0.6226), abs=1e-4)
+    (row,) = table(section.tables, "Stability")
+    assert text(row["k-means again"]) == ".750 ± .000"
+    assert abs(float(text(row["another seed"]))) < 0.1
+
+
+def test_figure_5_has_each_method_in_each_group_under_each_protocol(cells: list[CellResult]) -> None:
+    charts = make_section("figure5", cells, RESULTS).charts
+    assert [chart.title.split(", ")[-1] for chart in charts] == ["history masked", "history not masked"]
+    for chart in charts:
+        assert chart.labels == ["0–79", "80–159", "160–239", "240–319", "320–399"]
+        assert [series.name for series in chart.series] == ["Base", "CI", "TSLRec"]
+
+
+def test_the_ablations_stand_beside_the_methods(cells: list[CellResult]) -> None:
+    section = make_section("ablations", cells, RESULTS)
+    rows = table(section.tables, "history masked")
+    assert [text(row["method"]) for row in rows] == ["Base", "CI", "TSLRec", "Own"]
+    (row,) = table(section.more, "history not masked")
+    assert text(row[""]) == "TSLRec − Own"
+
+
+def test_titles_take_the_place_of_ids_where_there_are_any(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text('item_id,movie_id,title\n17,1,"A film, 1999"\n4,2,Another\n')
+    cell = make_cell(tmp_path, method="tslrec", seed=0, data="ml1m")
+    (found,) = make_section("neighbours", [cell], RESULTS, tmp_path / "items.csv").more
+    assert [text(value) for value in found.rows[0]][:3] == ["A film, 1999", "<b>", "Another"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_cells_every_section_says_what_is_wanting(name: str) -> None:
+    section = make_section(name, [], RESULTS)
+    assert isinstance(section, Section)
+    assert section.wanting or name == "figure3"
+
+
+def test_a_table_wants_the_cells_of_its_methods() -> None:
+    grid = read_grid(RESULTS / "grid.yaml")
+    ablated = wanted_by(["ablations"], grid)
+    assert {(cell.data, cell.model, cell.preset) for cell in ablated} == {("beauty", "sasrec", "tuned")}
+    assert len(ablated) == 17
+    assert {cell.method for cell in wanted_by(["figure5"], grid)} == {"base", "ci", "tslrec"}
+    assert wanted_by(["table1"], grid) == []
+
+
+def test_drawing_prints_every_section_and_runs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_cells(tmp_path / "cells")
+    (tmp_path / "paper.json").write_text((RESULTS / "paper.json").read_text())
+    monkeypatch.setattr("tslrec.paper.runner.subprocess.Popen", None)
+    monkeypatch.setenv("COLUMNS", "200")
+    main(["paper", "--draw", "--results", str(tmp_path)])
+    printed = capsys.readouterr().out
+    for word in ("Table 1", "Table 2", "Figure 3", "Figure 4", "Figure 5", "TSLRec − Own", "nearest 5"):
+        assert word in printed
