@@ -3,12 +3,13 @@
 # make test-cluster  sweeps through a real SLURM of one node, where slurm-wlm and munge are installed
 # make bench  the backbones beside RecBole's (BENCH='--side tslrec' and the like: see benchmarks/backbones.py --help)
 # make paper  the runs behind the paper's tables and figures that are missing (PAPER='--jobs 4', see `tslrec paper --help`)
+# make report  report.html, the page with these tables and figures, opened
 # make bench-llm  the language model's stages, with and without the shared prompt
 # make bench-sweep  24 runs through SLURM, with and without sharing their stages
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run setup test test-cluster lint paper bench bench-llm bench-sweep clean
+.PHONY: run setup test test-cluster lint paper report bench bench-llm bench-sweep clean
 
 run: .venv/.installed .venv/.weights
 	$(BIN)/python train.py experiment=quickstart
@@ -27,6 +28,9 @@ lint: .venv/.tested
 
 paper: .venv/.installed .venv/.weights
 	$(BIN)/tslrec paper $(PAPER)
+
+report: .venv/.installed
+	$(BIN)/tslrec page --open
 
 bench: .venv/.installed .venv-recbole/.installed
 	$(BIN)/python benchmarks/backbones.py $(BENCH)

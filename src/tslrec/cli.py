@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from tslrec.errors import UserError
-from tslrec.verbs import audit, clean, paper, report, status
+from tslrec.verbs import audit, clean, page, paper, report, status
 
 VERBS: dict[str, Any] = {
     "audit": audit,
     "report": report,
     "paper": paper,
+    "page": page,
     "status": status,
     "clean": clean,
 }
