@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from tslrec.errors import UserError
-from tslrec.verbs import audit, clean, page, paper, report, status
+from tslrec.verbs import audit, clean, extend, page, paper, report, status
 
 VERBS: dict[str, Any] = {
     "audit": audit,
@@ -20,6 +20,7 @@ VERBS: dict[str, Any] = {
     "paper": paper,
     "page": page,
     "status": status,
+    "extend": extend,
     "clean": clean,
 }
 

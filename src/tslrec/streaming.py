@@ -68,12 +68,14 @@ def slices(stop: int, start: int = 0, size: int = SLICE) -> Iterator[slice]:
 
 
 def read_rows(table: Table, rows_R: NDArray[np.int64]) -> Tensor:
-    """The rows of these numbers, which do not decrease; what lies between them is read, too, a slice at a time."""
+    """The rows of these numbers, in their order; what lies between the smallest and the largest is passed over once."""
     if not len(rows_R):
         return table[0:0]
+    order = np.argsort(rows_R, kind="stable")
+    rising_R = rows_R[order]
     parts = []
-    for each in slices(int(rows_R[-1]) + 1, start=int(rows_R[0])):
-        begin, end = np.searchsorted(rows_R, [each.start, each.stop])
+    for each in slices(int(rising_R[-1]) + 1, start=int(rising_R[0])):
+        begin, end = np.searchsorted(rising_R, [each.start, each.stop])
         if end > begin:
-            parts.append(table[each][torch.from_numpy(rows_R[begin:end] - each.start)])
-    return torch.cat(parts)
+            parts.append(table[each][torch.from_numpy(rising_R[begin:end] - each.start)])
+    return torch.cat(parts)[torch.from_numpy(np.argsort(order))]

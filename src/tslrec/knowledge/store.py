@@ -93,7 +93,6 @@ class KnowledgeTable:
         shards_R, rows_R = self.places.shards_I[first - 1 : stop - 1], self.places.rows_I[first - 1 : stop - 1]
         for shard in np.unique(shards_R):
             here = np.flatnonzero(shards_R == shard)
-            here = here[np.argsort(rows_R[here], kind="stable")]
             table = FileTable(self.folder / shard_file(int(shard)), self.key)
             found[torch.from_numpy(here + (first - start))] = read_rows(table, rows_R[here].astype(np.int64)).float()
         return found

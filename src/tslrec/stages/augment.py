@@ -31,6 +31,7 @@ from tslrec.llm.prompt import INSTRUCTION, RESPONSE
 from tslrec.llm.prompted import KeysAndValues
 from tslrec.llm.scaling import Scaling
 from tslrec.llm.source import ResolvedSource, resolve
+from tslrec.measuring import Meter
 from tslrec.ranks import is_first, start_others
 from tslrec.stages.context import StageContext
 from tslrec.streaming import FileTable, Table, read_rows, slices
@@ -94,7 +95,7 @@ def fill(
         shards: of the store.
         make_model: loads the trained model, to where it computes; called where anything is missing.
         item_embeddings_ID: read a shard at a time.
-        items_N: rising; the items that the store's rows are of.
+        items_N: the items that are to be computed, in the order of the rows.
         batch_size: see `augment`.
         precision: Lightning's, of the language model.
         first: whether this is the first process of the job.
@@ -149,17 +150,14 @@ def run(context: StageContext) -> dict[str, Any]:
     item_embeddings_ID = item_embeddings(context.inputs["backbone"])
     folder, first, goes_on = context.checkpoints.folder, is_first(), context.folder.is_dir
     num_items = context.interactions.num_items
-    found = 0
     if first:
         origin = origin_of(context, source, item_embeddings_ID)
         plan = Plan(origin, Scaling.of(item_embeddings_ID), num_items, config.sft.augment_shard_size)
-        shards = Shards.begin(folder, plan, context.checkpoints.tell)
-        found = go_on(shards, context)
+        shards, found = begin(folder, plan, context.meter, context.checkpoints.tell)
+    elif (joined := Shards.join(folder, goes_on)) is not None:
+        shards, found = joined, 0
     else:
-        joined = Shards.join(folder, goes_on)
-        if joined is None:
-            return {}
-        shards = joined
+        return {}
 
     def make_model() -> PreferenceLLM:
         # Its items come shard by shard.
@@ -201,13 +199,14 @@ def origin_of(context: StageContext, source: ResolvedSource, item_embeddings_ID:
     )
 
 
-def go_on(shards: Shards, context: StageContext) -> int:
-    """Adds what earlier processes had spent to the meter; returns how many shards they left."""
+def begin(folder: Path, plan: Plan, meter: Meter, tell: Callable[[str], None]) -> tuple[Shards, int]:
+    """The shards as the first process finds them, and how many are there; what these took is added to the meter."""
+    shards = Shards.begin(folder, plan, tell)
     manifests = [shards.manifest(number) for number in range(shards.plan.num_shards) if shards.path(number).is_dir()]
     if manifests:
-        context.meter.go_on(max(manifests, key=lambda manifest: manifest["wall_seconds"]))
-        context.checkpoints.tell(f"augment: goes on after {len(manifests):,} of {shards.plan.num_shards:,} shards")
-    return len(manifests)
+        meter.go_on(max(manifests, key=lambda manifest: manifest["wall_seconds"]))
+        tell(f"augment: goes on after {len(manifests):,} of {shards.plan.num_shards:,} shards")
+    return shards, len(manifests)
 
 
 def finished(shards: Shards) -> list[tuple[Path, Shard]]:
