@@ -5,11 +5,12 @@
 # make paper  the runs behind the paper's tables and figures that are missing (PAPER='--jobs 4', see `tslrec paper --help`)
 # make report  report.html, the page with these tables and figures, opened
 # make bench-llm  the language model's stages, with and without the shared prompt
+# make bench-knowledge  a million items augmented by two processes that are killed once
 # make bench-sweep  24 runs through SLURM, with and without sharing their stages
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run setup test test-cluster lint paper report bench bench-llm bench-sweep clean
+.PHONY: run setup test test-cluster lint paper report bench bench-llm bench-sweep bench-knowledge clean
 
 run: .venv/.installed .venv/.weights
 	$(BIN)/python train.py experiment=quickstart
@@ -40,6 +41,9 @@ bench-llm: .venv/.installed .venv/.weights
 
 bench-sweep: .venv/.installed
 	$(BIN)/python benchmarks/sweep.py $(BENCH)
+
+bench-knowledge: .venv/.installed
+	$(BIN)/python benchmarks/knowledge.py $(BENCH)
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv
