@@ -18,7 +18,7 @@ from conftest import CHECKOUT
 from in_process import train_here
 from test_inventory import states
 from test_pipeline import SMALL, manifests, result_of
-from wandb_file import OfflineRun
+from wandb_file import OfflineRun, finished
 
 RUN = ["method=ci", *SMALL, "training.max_epochs=2", "training.batch_size=64", "trainer.checkpoint_seconds=0"]
 WANDB = ["logger=wandb", "logger.project=own"]
@@ -71,8 +71,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, OfflineRun, Of
     assert ended.code == 0, ended.err
     assert "ci backbone: goes on from step" in ended.out
     (again,) = set(folder.glob("artifacts/wandb/offline-run-*")) - {killed}
-    first, second = (OfflineRun(next(each.glob("*.wandb"))) for each in (killed, again))
-    return folder, first, second
+    first, second = (next(each.glob("*.wandb")) for each in (killed, again))
+    return folder, OfflineRun(first), OfflineRun(finished(second))
 
 
 Runs = tuple[Path, OfflineRun, OfflineRun]
@@ -149,7 +149,7 @@ def test_a_run_that_fails_ends_as_failed_and_an_account_that_is_wanted_is_one_li
     ended = train_here("method=base", *RUN[1:], "logger=wandb", "training.learning_rate=1e30", folder=tmp_path)
     assert "not finite" in ended.refusal
     (path,) = tmp_path.glob("artifacts/wandb/offline-run-*/*.wandb")
-    failed = OfflineRun(path)
+    failed = OfflineRun(finished(path))
     assert failed.exit_code == 1
     assert failed.run.run_group == "base"
     monkeypatch.setenv("WANDB_MODE", "online")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ messages: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")
 
 BLOCK, FILE_HEADER, CHUNK_HEADER = 32768, 7, 7
 WHOLE, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+SECONDS = 60
 
 
 def records(path: Path) -> Iterator[Any]:
@@ -39,6 +41,15 @@ def records(path: Path) -> Iterator[Any]:
         parts = chunk if kind in (WHOLE, FIRST) else parts + chunk
         if kind in (WHOLE, LAST):
             yield messages.Record.FromString(parts)
+
+
+def finished(path: Path) -> Path:
+    """The file, once the service of Weights & Biases, a process of its own, has written the end of the run."""
+    deadline = time.monotonic() + SECONDS
+    while not any(record.WhichOneof("record_type") == "exit" for record in records(path)):
+        assert time.monotonic() < deadline, f"{path} has no end"
+        time.sleep(0.05)
+    return path
 
 
 class OfflineRun:
