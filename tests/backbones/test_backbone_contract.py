@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,41 +14,48 @@ from tslrec.backbones.base import Backbone, CausalBackbone, Packing
 from tslrec.item_embedding import IdEmbedding
 from tslrec.stages.recommender import build_backbone
 
-BACKBONES = sorted((CHECKOUT / "configs" / "model").glob("*.yaml"))
+Model = dict[str, Any]
+DEFAULTS: dict[str, Model] = {
+    path.stem: yaml.safe_load(path.read_text()) for path in sorted((CHECKOUT / "configs" / "model").glob("*.yaml"))
+}
+BACKBONES = {
+    **DEFAULTS,
+    "sasrec, norm first": {**DEFAULTS["sasrec"], "norm_first": True},
+    "caser, user vectors": {**DEFAULTS["caser"], "use_user_embedding": True},
+}
 ITEMS = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 0, 0], [7, 0, 0, 0, 0]])
 LENGTHS = torch.tensor([5, 3, 1])
 USERS = torch.arange(3)
 
 
-def build(path: Path, seed: int = 0) -> Backbone:
+def build(model: Model, seed: int = 0) -> Backbone:
     torch.manual_seed(seed)
-    model = yaml.safe_load(path.read_text())
     return build_backbone(model, IdEmbedding(10, 8), num_users=3, max_len=7)
 
 
 def test_there_are_backbones() -> None:
-    assert {path.stem for path in BACKBONES} >= {"gru4rec", "caser", "sasrec", "fmlp"}
+    assert BACKBONES.keys() >= {"gru4rec", "caser", "sasrec", "fmlp"}
 
 
-@pytest.mark.parametrize("path", BACKBONES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("model", BACKBONES.values(), ids=BACKBONES)
 class TestBackbone:
-    def test_gives_a_vector_per_user(self, path: Path) -> None:
-        user = build(path)(ITEMS, LENGTHS, USERS)
+    def test_gives_a_vector_per_user(self, model: Model) -> None:
+        user = build(model)(ITEMS, LENGTHS, USERS)
         assert user.shape == (3, 8)
         assert torch.isfinite(user).all()
 
-    def test_more_padding_changes_nothing(self, path: Path) -> None:
-        backbone = build(path).eval()
+    def test_more_padding_changes_nothing(self, model: Model) -> None:
+        backbone = build(model).eval()
         wider = torch.nn.functional.pad(ITEMS, (0, 2))
         torch.testing.assert_close(backbone(wider, LENGTHS, USERS), backbone(ITEMS, LENGTHS, USERS))
 
-    def test_a_neighbour_in_the_batch_changes_nothing(self, path: Path) -> None:
-        backbone = build(path).eval()
+    def test_a_neighbour_in_the_batch_changes_nothing(self, model: Model) -> None:
+        backbone = build(model).eval()
         alone = backbone(ITEMS[1:2, :3], LENGTHS[1:2], USERS[1:2])
         torch.testing.assert_close(alone, backbone(ITEMS, LENGTHS, USERS)[1:2])
 
-    def test_all_positions_are_the_prefixes(self, path: Path) -> None:
-        backbone = build(path).eval()
+    def test_all_positions_are_the_prefixes(self, model: Model) -> None:
+        backbone = build(model).eval()
         assert backbone.causal == isinstance(backbone, CausalBackbone)
         if not isinstance(backbone, CausalBackbone):
             pytest.skip("does not claim to be causal")
@@ -57,8 +64,8 @@ class TestBackbone:
             prefix = backbone(ITEMS[:1, :length], torch.tensor([length]), USERS[:1])
             torch.testing.assert_close(states[:1, length - 1], prefix)
 
-    def test_sequences_in_one_row_do_not_see_each_other(self, path: Path) -> None:
-        backbone = build(path).eval()
+    def test_sequences_in_one_row_do_not_see_each_other(self, model: Model) -> None:
+        backbone = build(model).eval()
         if not isinstance(backbone, CausalBackbone) or not backbone.packs:
             pytest.skip("does not claim to take packed rows")
         row = torch.cat([ITEMS[b, : LENGTHS[b]] for b in range(3)])[None]
@@ -73,31 +80,31 @@ class TestBackbone:
         expected = torch.cat([apart[b, : LENGTHS[b]] for b in range(3)])
         torch.testing.assert_close(packed[0, :-2], expected)
 
-    def test_gradient_reaches_every_parameter(self, path: Path) -> None:
-        backbone = build(path).eval()
+    def test_gradient_reaches_every_parameter(self, model: Model) -> None:
+        backbone = build(model).eval()
         weight: Tensor = torch.randn(3, 8)
         (backbone(ITEMS, LENGTHS, USERS) * weight).sum().backward()
         for name, parameter in backbone.named_parameters():
             assert parameter.grad is not None, name
             assert torch.isfinite(parameter.grad).all(), name
 
-    def test_padding_is_not_trained(self, path: Path) -> None:
-        backbone = build(path)
+    def test_padding_is_not_trained(self, model: Model) -> None:
+        backbone = build(model)
         backbone(ITEMS, LENGTHS, USERS).sum().backward()
         gradient = dict(backbone.named_parameters())["item_embedding.weight"].grad
         assert gradient is not None
         assert (gradient[0] == 0).all()
 
-    def test_a_given_table_is_used(self, path: Path) -> None:
-        backbone = build(path).eval()
+    def test_a_given_table_is_used(self, model: Model) -> None:
+        backbone = build(model).eval()
         other = 2 * backbone.item_embedding.table()
         assert not torch.equal(backbone(ITEMS, LENGTHS, USERS, other), backbone(ITEMS, LENGTHS, USERS))
 
-    def test_state_dict_round_trip(self, path: Path) -> None:
-        first, second = build(path, 0).eval(), build(path, 1).eval()
+    def test_state_dict_round_trip(self, model: Model) -> None:
+        first, second = build(model, 0).eval(), build(model, 1).eval()
         second.load_state_dict(first.state_dict())
         assert torch.equal(first(ITEMS, LENGTHS, USERS), second(ITEMS, LENGTHS, USERS))
 
-    def test_the_seed_decides(self, path: Path) -> None:
-        first, again = build(path, 5)(ITEMS, LENGTHS, USERS), build(path, 5)(ITEMS, LENGTHS, USERS)
+    def test_the_seed_decides(self, model: Model) -> None:
+        first, again = build(model, 5)(ITEMS, LENGTHS, USERS), build(model, 5)(ITEMS, LENGTHS, USERS)
         assert torch.equal(first, again)

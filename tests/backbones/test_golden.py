@@ -51,7 +51,7 @@ def sasrec_weights(theirs: Weights) -> Weights:
         "position_embedding": theirs["position_embedding.weight"],
     }
     names = {
-        "multi_head_attention.dense": "output",
+        "multi_head_attention.dense": "attention.output",
         "multi_head_attention.LayerNorm": "attention_norm",
         "feed_forward.dense_1": "expand",
         "feed_forward.dense_2": "contract",
@@ -62,7 +62,7 @@ def sasrec_weights(theirs: Weights) -> Weights:
         for i in range(2):
             layer = f"trm_encoder.layer.{i}."
             parts = [theirs[f"{layer}multi_head_attention.{part}.{kind}"] for part in ("query", "key", "value")]
-            ours[f"blocks.{i}.query_key_value.{kind}"] = torch.cat(parts)
+            ours[f"blocks.{i}.attention.query_key_value.{kind}"] = torch.cat(parts)
             for their_name, our_name in names.items():
                 ours[f"blocks.{i}.{our_name}.{kind}"] = theirs[f"{layer}{their_name}.{kind}"]
     return ours

@@ -1,4 +1,4 @@
-"""SASRec (Kang and McAuley 2018) as RecBole builds it: causal self-attention with post-norm blocks.
+"""SASRec (Kang and McAuley 2018) as RecBole builds it, or as its authors did: causal self-attention.
 
 Shapes: B sequences, L positions, D hidden size, A attention heads.
 """
@@ -19,20 +19,75 @@ from tslrec.rows import own_past
 LAYER_NORM_EPS = 1e-12
 
 
-class Block(nn.Module):
-    """`LN(x + Drop(Attention(x)))`, then `LN(x + Drop(FeedForward(x)))`.
+class Attention(nn.Module):
+    """Self-attention with a query, key and value of each position, and the projection of what was attended to.
 
     Padding stands on the right, so a causal mask alone keeps it from every real position.
     """
+
+    def __init__(self, hidden_size: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.query_key_value = nn.Linear(hidden_size, 3 * hidden_size)
+        self.output = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, asking_BLD: Tensor, hidden_BLD: Tensor, seen_B1LL: Tensor | None) -> Tensor:
+        """All positions, `[B, L, D]`.
+
+        Args:
+            asking_BLD: what queries are made of.
+            hidden_BLD: what keys and values are made of; where it is the same, all three are one product.
+            seen_B1LL: which positions each sees; None: those up to itself.
+        """
+        if asking_BLD is hidden_BLD:
+            query, key, value = (self.split(part) for part in self.query_key_value(hidden_BLD).chunk(3, dim=-1))
+        else:
+            query, key, value = self.query(asking_BLD), *self.key_value(hidden_BLD)
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=seen_B1LL, dropout_p=self.rate(), is_causal=seen_B1LL is None
+        )
+        return self.merge(attended)
+
+    def last(self, asking_B1D: Tensor, hidden_BLD: Tensor, lengths_B: Tensor) -> Tensor:
+        """The last real position of each sequence only, `[B, 1, D]`: one query a sequence."""
+        seen_BL = torch.arange(hidden_BLD.shape[1], device=hidden_BLD.device) < lengths_B[:, None]
+        attended = F.scaled_dot_product_attention(
+            self.query(asking_B1D),
+            *self.key_value(hidden_BLD),
+            attn_mask=seen_BL[:, None, None],
+            dropout_p=self.rate(),
+        )
+        return self.merge(attended)
+
+    def query(self, asking_BLD: Tensor) -> Tensor:
+        size, layer = asking_BLD.shape[-1], self.query_key_value
+        return self.split(F.linear(asking_BLD, layer.weight[:size], layer.bias[:size]))
+
+    def key_value(self, hidden_BLD: Tensor) -> tuple[Tensor, Tensor]:
+        size, layer = hidden_BLD.shape[-1], self.query_key_value
+        key_BLD, value_BLD = F.linear(hidden_BLD, layer.weight[size:], layer.bias[size:]).chunk(2, dim=-1)
+        return self.split(key_BLD), self.split(value_BLD)
+
+    def split(self, part_BLD: Tensor) -> Tensor:
+        """Heads apart, `[B, A, L, D / A]`."""
+        return part_BLD.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def merge(self, attended_BALE: Tensor) -> Tensor:
+        return self.output(attended_BALE.transpose(1, 2).flatten(2))
+
+    def rate(self) -> float:
+        return self.dropout if self.training else 0.0
+
+
+class Block(nn.Module):
+    """RecBole's: `LN(x + Drop(Attention(x)))`, then `LN(x + Drop(FeedForward(x)))`."""
 
     def __init__(
         self, hidden_size: int, num_heads: int, inner_size: int, hidden_dropout: float, attention_dropout: float
     ) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.attention_dropout = attention_dropout
-        self.query_key_value = nn.Linear(hidden_size, 3 * hidden_size)
-        self.output = nn.Linear(hidden_size, hidden_size)
+        self.attention = Attention(hidden_size, num_heads, attention_dropout)
         self.attention_norm = nn.LayerNorm(hidden_size, eps=LAYER_NORM_EPS)
         self.expand = nn.Linear(hidden_size, inner_size)
         self.contract = nn.Linear(inner_size, hidden_size)
@@ -40,44 +95,33 @@ class Block(nn.Module):
         self.dropout = Dropout(hidden_dropout)
 
     def forward(self, hidden_BLD: Tensor, seen_B1LL: Tensor | None = None) -> Tensor:
-        """All positions, `[B, L, D]`.
-
-        Args:
-            hidden_BLD: states.
-            seen_B1LL: which positions each sees; None: those up to itself.
-        """
-        query, key, value = (self.split(part) for part in self.query_key_value(hidden_BLD).chunk(3, dim=-1))
-        attended = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=seen_B1LL, dropout_p=self.rate(), is_causal=seen_B1LL is None
-        )
-        return self.finish(hidden_BLD, attended.transpose(1, 2).flatten(2))
+        """All positions, `[B, L, D]`; the arguments are those of `Attention`."""
+        asking_BLD = self.asking(hidden_BLD)
+        return self.finish(asking_BLD, self.attention(asking_BLD, hidden_BLD, seen_B1LL))
 
     def last(self, hidden_BLD: Tensor, lengths_B: Tensor) -> Tensor:
-        """The last real position of each sequence only, `[B, D]`: one query a sequence."""
-        hidden_size = hidden_BLD.shape[-1]
-        here_B1D = last_position(hidden_BLD, lengths_B)[:, None]
-        query_weight, key_value_weight = self.query_key_value.weight.split([hidden_size, 2 * hidden_size])
-        query_bias, key_value_bias = self.query_key_value.bias.split([hidden_size, 2 * hidden_size])
-        query = self.split(F.linear(here_B1D, query_weight, query_bias))
-        key, value = (
-            self.split(part) for part in F.linear(hidden_BLD, key_value_weight, key_value_bias).chunk(2, dim=-1)
-        )
-        seen_BL = torch.arange(hidden_BLD.shape[1], device=hidden_BLD.device) < lengths_B[:, None]
-        attended = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=seen_BL[:, None, None], dropout_p=self.rate()
-        )
-        return self.finish(here_B1D, attended.transpose(1, 2).flatten(2))[:, 0]
+        """The last real position of each sequence only, `[B, D]`."""
+        asking_B1D = self.asking(last_position(hidden_BLD, lengths_B)[:, None])
+        return self.finish(asking_B1D, self.attention.last(asking_B1D, hidden_BLD, lengths_B))[:, 0]
+
+    def asking(self, hidden_BLD: Tensor) -> Tensor:
+        """What queries are made of, and what the attention's output is added to."""
+        return hidden_BLD
 
     def finish(self, hidden_BLD: Tensor, attended_BLD: Tensor) -> Tensor:
-        hidden_BLD = self.attention_norm(hidden_BLD + self.dropout(self.output(attended_BLD)))
+        hidden_BLD = self.attention_norm(hidden_BLD + self.dropout(attended_BLD))
         return self.norm(hidden_BLD + self.dropout(self.contract(F.gelu(self.expand(hidden_BLD)))))
 
-    def split(self, part_BLD: Tensor) -> Tensor:
-        """Heads apart, `[B, A, L, D / A]`."""
-        return part_BLD.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
-    def rate(self) -> float:
-        return self.attention_dropout if self.training else 0.0
+class NormFirstBlock(Block):
+    """The authors': `q = LN(x)`, `y = LN(q + Attention(q, x, x))`, then `y + FeedForward(y)` with relu."""
+
+    def asking(self, hidden_BLD: Tensor) -> Tensor:
+        return self.attention_norm(hidden_BLD)
+
+    def finish(self, hidden_BLD: Tensor, attended_BLD: Tensor) -> Tensor:
+        hidden_BLD = self.norm(hidden_BLD + attended_BLD)
+        return hidden_BLD + self.dropout(self.contract(self.dropout(F.relu(self.expand(hidden_BLD)))))
 
 
 class SASRec(CausalBackbone):
@@ -92,6 +136,8 @@ class SASRec(CausalBackbone):
         inner_size: width of the feed-forward layers.
         hidden_dropout: after the embedding, the attention and the feed-forward.
         attention_dropout: of the attention weights.
+        norm_first: as in the authors' code: items scaled by √D instead of normalised before the first block, queries
+            normalised before attention, relu, and a norm at the end. False is RecBole's model.
     """
 
     packs = True
@@ -107,13 +153,16 @@ class SASRec(CausalBackbone):
         inner_size: int = 256,
         hidden_dropout: float = 0.5,
         attention_dropout: float = 0.5,
+        norm_first: bool = False,
     ) -> None:
         super().__init__(item_embedding, max_len)
         self.position_embedding = nn.Parameter(torch.empty(max_len, self.hidden_size))
         self.norm = nn.LayerNorm(self.hidden_size, eps=LAYER_NORM_EPS)
         self.dropout = Dropout(hidden_dropout)
+        self.norm_first = norm_first
+        block = NormFirstBlock if norm_first else Block
         self.blocks = nn.ModuleList(
-            Block(self.hidden_size, num_heads, inner_size, hidden_dropout, attention_dropout) for _ in range(num_layers)
+            block(self.hidden_size, num_heads, inner_size, hidden_dropout, attention_dropout) for _ in range(num_layers)
         )
         self.reset_parameters()
 
@@ -126,7 +175,14 @@ class SASRec(CausalBackbone):
                 nn.init.zeros_(module.bias)
 
     def start(self, items_BL: Tensor, table_ID: Tensor | None, positions_BLD: Tensor) -> Tensor:
-        return self.dropout(self.norm(self.embed(items_BL, table_ID) + positions_BLD))
+        items_BLD = self.embed(items_BL, table_ID)
+        if self.norm_first:
+            return self.dropout(items_BLD * self.hidden_size**0.5 + positions_BLD)
+        return self.dropout(self.norm(items_BLD + positions_BLD))
+
+    def end(self, hidden: Tensor) -> Tensor:
+        """What follows the last block."""
+        return self.norm(hidden) if self.norm_first else hidden
 
     def all_positions(
         self,
@@ -144,11 +200,11 @@ class SASRec(CausalBackbone):
         hidden_BLD = self.start(items_BL, table_ID, positions)
         for block in self.blocks:
             hidden_BLD = block(hidden_BLD, seen_B1LL)
-        return hidden_BLD
+        return self.end(hidden_BLD)
 
     def forward(self, items_BL: Tensor, lengths_B: Tensor, users_B: Tensor, table_ID: Tensor | None = None) -> Tensor:
         hidden_BLD = self.start(items_BL, table_ID, self.position_embedding[: items_BL.shape[1]])
         *earlier, last = self.blocks
         for block in earlier:
             hidden_BLD = block(hidden_BLD)
-        return cast(Block, last).last(hidden_BLD, lengths_B)
+        return self.end(cast(Block, last).last(hidden_BLD, lengths_B))
