@@ -99,10 +99,9 @@ class ZeroStrategy(DeepSpeedStrategy):
 def partitioned_loading(strategy: Strategy) -> Iterator[None]:
     """Within it, what transformers loads is partitioned as it is read, if the strategy is ZeRO-3.
 
-    A process then never holds more than its own share and the layer that is being read: the first process maps the
-    files into memory and hands each layer out. Only what `from_pretrained` makes is treated so. Layers that are made
-    around it, such as LoRA's, start as they always do and are partitioned when the training begins; made partitioned,
-    they would not start with the values that they ask for.
+    The first process reads the files and hands out a module at a time, of which each keeps its share. Only what
+    `from_pretrained` makes is treated so. Layers that are made around it, such as LoRA's, start as they always do and
+    are partitioned when the training begins; made partitioned, they would not start with the values that they ask for.
 
     Args:
         strategy: of the trainer, its processes there.
