@@ -45,6 +45,7 @@ STAGES = ["backbone", "preferences", "sft", "augment"]
 INTERACTIONS_PER_ITEM, ITEMS_PER_USER = 2, 2
 SAMPLED_SHARDS = 5
 POLL_SECONDS = 0.1
+SIGHTINGS = 5
 FEWEST, MOST = 0.2, 0.8
 """Of the shards, between which both processes are killed."""
 
@@ -171,7 +172,7 @@ class Job:
 
     process: subprocess.Popen[str]
     began: float = field(default_factory=time.perf_counter)
-    peaks: dict[int, float] = field(default_factory=dict)
+    seen: dict[int, list[float]] = field(default_factory=dict)
 
     @classmethod
     def start(cls, folder: Path) -> Job:
@@ -180,14 +181,14 @@ class Job:
 
     def watch(self) -> bool:
         """Whether it still runs; looks at the memory of its processes, which are known from then on."""
-        for pid in {*self.pids(), *self.peaks}:
+        for pid in {*self.pids(), *self.seen}:
             status = Path(f"/proc/{pid}/status")
             try:
                 lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
             except (FileNotFoundError, ProcessLookupError):
                 continue
             if "VmHWM" in lines:
-                self.peaks[pid] = max(self.peaks.get(pid, 0.0), int(lines["VmHWM"].split()[0]) / 2**20)
+                self.seen.setdefault(pid, []).append(int(lines["VmHWM"].split()[0]) / 2**20)
         time.sleep(POLL_SECONDS)
         return self.process.poll() is None
 
@@ -209,6 +210,11 @@ class Job:
         for pid in self.pids():
             os.kill(pid, signal.SIGKILL)
         self.process.communicate()
+
+    @property
+    def peaks(self) -> dict[int, float]:
+        """Of each process; one that was seen but for a moment is a fork on its way to another program."""
+        return {pid: max(sizes) for pid, sizes in self.seen.items() if len(sizes) >= SIGHTINGS}
 
     @property
     def seconds(self) -> float:
