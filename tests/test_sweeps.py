@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 
 from conftest import CHECKOUT
+from hydra_plugins.tslrec_sweeps.slurm import sbatch_settings
 from test_command_line import train
 from test_pipeline import SMALL, manifests
 from tslrec.artifacts import write_json
 from tslrec.cli import main
+from tslrec.errors import UserError
 from tslrec.sweep import CellState, Sweep, lock_of, sweeps_at
 
 SECONDS = 240
@@ -31,11 +33,11 @@ def sweep_of(folder: Path) -> Sweep:
 
 
 def test_a_failed_run_ends_no_other_and_a_rerun_computes_only_what_is_open(tmp_path: Path) -> None:
-    choices = ["-m", *SMALL, "method=ci,base", "preferences.num_clusters=1000"]
+    choices = ["-m", *SMALL, "method=base", "training.selection=best,masked"]
     run = train(*choices, folder=tmp_path, timeout=SECONDS)
     assert run.returncode == 2
     failed, error = run.stderr.strip().splitlines()[-2:]
-    assert re.fullmatch(r"failed   method=ci: preferences: .* set preferences.num_clusters to 40 or less", failed)
+    assert failed.startswith("failed   training.selection=best: training.selection=best: must be one of masked, ")
     assert error.startswith("error: 1 of 2 runs did not finish")
     assert [cell.state for cell in sweep_of(tmp_path).status()] == [CellState.FAILED, CellState.DONE]
     assert "Test, history masked" in run.stdout
@@ -108,6 +110,15 @@ def test_runs_end_in_good_order_once_the_sweep_is_gone(tmp_path: Path) -> None:
         time.sleep(0.1)
         (cell,) = sweep_of(tmp_path).status()
     assert (cell.state, cell.note) == (CellState.STOPPED, "by SIGTERM")
+
+
+def test_a_job_asks_for_a_gpu_a_process_where_the_trainer_wants_gpus_and_no_setting_says_how() -> None:
+    settings = {"tasks_per_node": 4, "mem_gb": 32, "qos": None, "submitit_folder": "jobs/%j"}
+    assert sbatch_settings(settings, "cpu") == {"ntasks_per_node": 4, "mem": "32GB"}
+    assert sbatch_settings(settings, "gpu")["gpus_per_node"] == 4
+    assert "gpus_per_node" not in sbatch_settings({**settings, "gres": "gpu:a100:4"}, "gpu")
+    with pytest.raises(UserError, match=r"trainer\.devices=-1 names no number"):
+        sbatch_settings({"tasks_per_node": -1}, "gpu")
 
 
 def recorded(root: Path, *cells: list[str]) -> Sweep:

@@ -82,8 +82,8 @@ class Trial(AbstractContextManager["Trial"]):
             name = signal.Signals(self.received).name
             self.write(CellState.STOPPED, f"by {name}" + (", queued again" if again else ""))
         elif isinstance(error, Exception):
-            kinds = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-            self.write(CellState.FAILED, kinds + one_line(error))
+            said = one_line(error) if isinstance(error, UserError) else " ".join(repr(error).split())
+            self.write(CellState.FAILED, said)
         else:
             self.write(CellState.STOPPED, f"by {type(error).__name__}")
         self.lock.release()
@@ -105,7 +105,11 @@ class Trial(AbstractContextManager["Trial"]):
         result = None if self.result is None else os.path.relpath(self.result, self.record.parent)
         content: dict[str, Any] = {"state": state, "note": note, "result": result, "fingerprint": self.fingerprint}
         content.update(host=socket.gethostname(), process=os.getpid())
-        write_json(self.record, content)
+        try:
+            write_json(self.record, content)
+        except OSError as error:
+            where = error.filename or self.record
+            raise UserError(f"{where}: {error.strerror or error}; the run goes nowhere without its record") from error
 
     def queue_again(self) -> bool:
         """Asks SLURM to start this job again later, from its last checkpoint; whether it will."""
