@@ -20,7 +20,9 @@ from conftest import CHECKOUT
 from in_process import RUN, train_here
 from test_command_line import assert_one_line
 from test_pipeline import SMALL, manifests
+from tslrec import pipeline
 from tslrec.artifacts import write_json
+from tslrec.stages.context import StageContext
 
 BASE = ["method=base", *SMALL, "training.max_epochs=1", "trainer.checkpoint_seconds=0", "training.batch_size=64"]
 DROP_A_CAPABILITY = 24
@@ -116,6 +118,29 @@ def test_a_full_disk_is_one_line_and_space_all_it_takes(small_disk: Path) -> Non
     again = train_here(*BASE, folder=small_disk)
     assert again.code == 0, again.err
     assert [name.partition("/")[0] for name in sorted(manifests(small_disk))] == ["backbone", "data"]
+
+
+def test_a_folder_that_vanishes_while_a_stage_writes_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = pipeline.module_of
+
+    class Vanishing:
+        """The backbone's stage, whose folder somebody removes before it is published."""
+
+        VERSION, TOGETHER = original("backbone").VERSION, True
+
+        @staticmethod
+        def run(context: StageContext) -> dict[str, object]:
+            metrics: dict[str, object] = original("backbone").run(context)
+            shutil.rmtree(context.folder)
+            return metrics
+
+    monkeypatch.setattr(pipeline, "module_of", lambda stage: Vanishing)
+    line = train_here(*BASE, folder=tmp_path).refusal
+    assert "No such file or directory; it was there" in line
+    monkeypatch.undo()
+    assert train_here(*BASE, folder=tmp_path).code == 0
 
 
 def obey_permissions() -> None:

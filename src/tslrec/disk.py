@@ -47,7 +47,7 @@ def disk_fault(error: Exception, where: Path | None = None) -> UserError | None:
         number = int(match[1])
     if number not in FAULTS or number is None:
         return None
-    return UserError(
-        f"{name or where or 'the disk'}: {os.strerror(number)}; a run needs folders that can be written, with space "
-        "left: set artifacts=FOLDER or cache=FOLDER"
-    )
+    remedy = "a run needs folders that can be written, with space left: set artifacts=FOLDER or cache=FOLDER"
+    if number == errno.ENOENT:
+        remedy = "it was there, or should have been: put it back, or run it again"
+    return UserError(f"{name or where or 'the disk'}: {os.strerror(number)}; {remedy}")
