@@ -23,7 +23,7 @@ from test_pipeline import SMALL, manifests, result_of
 
 # An odd number of users; no dropout, whose masks are each process's own.
 RUN = ["experiment=quickstart", *SMALL, "data.reader.num_users=61"]
-RUN += ["model.hidden_dropout=0.0", "model.attention_dropout=0.0"]
+RUN += ["model.hidden_dropout=0.0", "model.attention_dropout=0.0", "training.batch_size=64"]
 TWO = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.llm_strategy=ddp"]
 STAGES = ["augment", "backbone", "data", "fusion", "fusion", "preferences", "sft"]
 ONE_USER = 1 / 61
@@ -101,6 +101,29 @@ def test_two_processes_go_on_with_what_one_computed(one: tuple[Path, str], tmp_p
     assert printed.count("computed in") == 2
     made = after.keys() - before.keys()
     assert {(name.split("/")[0], manifest(folder, name)["processes"]) for name in made} == {("fusion", 2)}
+
+
+def test_two_processes_that_were_killed_end_with_the_bits_of_two_that_were_not(
+    two: tuple[Path, str], tmp_path: Path
+) -> None:
+    again = [*RUN, *TWO, "method=base", "compare=[]", "trainer.checkpoint_seconds=0"]
+    command = [sys.executable, str(CHECKOUT / "train.py"), *again]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while not list(tmp_path.glob("artifacts/backbone/*.checkpoints/step-000000003")):
+            assert time.monotonic() < deadline, "the training did not come so far"
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.002)
+    finally:
+        process.kill()
+        process.communicate()
+    _, printed = finish(tmp_path, *again)
+    assert "base backbone: goes on from step" in printed
+    (name,) = (name for name in manifests(tmp_path) if name.startswith("backbone/"))
+    for file in ("weights.safetensors", "item_embeddings.safetensors", "log/metrics.csv"):
+        found, expected = (folder / "artifacts" / name / file for folder in (tmp_path, two[0]))
+        assert found.read_bytes() == expected.read_bytes(), file
 
 
 def test_a_process_that_is_killed_ends_the_job(tmp_path: Path) -> None:
