@@ -6,15 +6,20 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from made_cells import make_cell, make_cells
 
 from conftest import CHECKOUT
 from tslrec.cli import main
+from tslrec.composition import compose_overrides
+from tslrec.ingest import ingest
 from tslrec.paper.cells import CellResult
+from tslrec.paper.figure3 import count
 from tslrec.paper.grid import read_grid
 from tslrec.paper.sections import NAMES, make_section, wanted_by
 from tslrec.paper.views import Section, Shown, TableView
+from tslrec.verbs.paper import WHAT
 
 RESULTS = CHECKOUT / "results"
 
@@ -104,6 +109,21 @@ def test_figure_3_is_of_what_was_measured_and_spent(cells: list[CellResult]) -> 
     assert len(table(section.more, "Spent in the cells")) == 4
 
 
+def test_what_the_language_model_would_do_is_counted_from_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tslrec.paper.figure3.DATA", {"synthetic": "Synthetic"})
+    monkeypatch.setenv("TSLREC_CACHE", str(tmp_path / "cache"))
+    count(tmp_path / "figure3.json")
+    section = make_section("figure3", [], tmp_path)
+    rows = table(section.tables, "Instances")
+    # A user each for TSLRec, a user and position for E4SRec.
+    config = compose_overrides(["data=synthetic"])
+    positions = np.minimum(ingest(config.data, tmp_path).train_lengths, config.training.max_len).sum()
+    assert [text(row["instances"]) for row in rows] == ["800", f"{positions:,}", "240", "800"]
+    assert section.wanting == "no measurement yet: make bench-llm"
+
+
 def test_figure_4_has_the_shares_with_intervals(cells: list[CellResult]) -> None:
     section = make_section("figure4", cells, RESULTS)
     (chart,) = section.charts
@@ -145,6 +165,23 @@ def test_without_cells_every_section_says_what_is_wanting(name: str) -> None:
     section = make_section(name, [], RESULTS)
     assert isinstance(section, Section)
     assert section.wanting or name == "figure3"
+
+
+def test_the_papers_own_rows_are_checked_too(cells: list[CellResult]) -> None:
+    rows = table(make_section("table2", cells, RESULTS).more, "own rows")
+    assert len(rows) == 48
+    doubtful = {
+        tuple(text(row[name]) for name in ("data set", "backbone", "method"))
+        for row in rows
+        if text(row["fits"]) == "no"
+    }
+    assert ("Beauty", "GRU4Rec", "Base") in doubtful
+    assert ("Beauty", "FMLP-Rec", "TSLRec") in doubtful
+    assert ("Beauty", "SASRec", "Base") not in doubtful
+
+
+def test_the_command_line_knows_every_section() -> None:
+    assert WHAT == NAMES
 
 
 def test_a_table_wants_the_cells_of_its_methods() -> None:

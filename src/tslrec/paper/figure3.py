@@ -36,9 +36,8 @@ def count(path: Path) -> None:
     for data in DATA:
         for llm in LLMS:
             plan = plan_of(compose_overrides([f"data={data}", "model=sasrec", "preset=tuned", f"llm={llm}"]))
-            plans.setdefault(data, {})[llm] = {
-                name: {way: asdict(work) for way, work in getattr(plan, name).items()} for name in PHASES
-            }
+            works = {name: {way: asdict(work) for way, work in getattr(plan, name).items()} for name in PHASES}
+            plans.setdefault(data, {})[llm] = {**works, "prompts_are_exact": plan.prompts_are_exact}
     command = "python train.py data=DATA model=sasrec preset=tuned llm=LLM plan=true"
     write_json(path, {"command": command, "plans": plans})
 
@@ -118,7 +117,12 @@ def work_table(plans: dict[str, Any], source: str) -> TableView:
             line += [Shown(f"{by_llm[llm][phase]['shared']['flops'] / 1e15:,.3g}", cells=(source,)) for llm in LLMS]
             rows.append(line)
     columns = ["data set", "", "instances", "tokens", *(f"PFLOP, {title}" for title in LLMS.values())]
-    notes = ["Tokens without padding, by Llama-2's prompt where its tokenizer is at hand, otherwise as estimated."]
+    estimated = [
+        title for llm, title in LLMS.items() if not all(each[llm]["prompts_are_exact"] for each in plans.values())
+    ]
+    notes = ["Tokens of Llama-2-13B, without padding, the prompt once a step."]
+    if estimated:
+        notes.append(f"Without its tokenizer the length of the prompt is estimated for {' and '.join(estimated)}.")
     return TableView("Instances and operations", columns, rows, notes)
 
 

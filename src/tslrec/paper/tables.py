@@ -12,13 +12,16 @@ from typing import Any
 
 from tslrec.errors import UserError
 from tslrec.paper.cells import CellResult
-from tslrec.paper.rows import ABLATIONS, DATA, Row, common_seeds, rows_of
+from tslrec.paper.rows import ABLATIONS, DATA, MODELS, Row, common_seeds, rows_of
 from tslrec.paper.significance import LEVEL, Comparison, arithmetic, compare, holm
 from tslrec.paper.views import Section, Shown, TableView, digits
-from tslrec.report import METRICS, PROTOCOLS
+from tslrec.report import METRICS, PROTOCOLS, TITLES
 
 PRINTED = 5e-5
 """By how much a printed number of four digits may be off."""
+
+PAPERS = {"pod": "POD", "p5": "P5", "llamarec": "LlamaRec"}
+"""Methods of the paper that this framework does not run."""
 
 PAPER = "the paper's own figures, results/paper.json"
 
@@ -112,8 +115,22 @@ def table2(cells: Sequence[CellResult], paper: PaperFigures) -> Section:
         "beside both.",
         tables,
         wanting="" if rows else "no cell yet",
-        more=tests,
+        more=[*tests, papers_table(paper)],
     )
+
+
+def papers_table(paper: PaperFigures) -> TableView:
+    """The paper's own Table 2, each row's arithmetic checked."""
+    rows: list[list[Shown | str]] = []
+    for (data, model, method), values in paper.table2.items():
+        names = [
+            DATA.get(data, data),
+            MODELS.get(model or "", model or ""),
+            TITLES.get(method, PAPERS.get(method, method)),
+        ]
+        rows.append([*names, *(Shown(digits(value), cells=(PAPER,)) for value in values), check(values, PRINTED)])
+    notes = [f"{paper.source} fits: as above, as far as four digits tell."]
+    return TableView("The paper's own rows", ["data set", "backbone", "method", *METRICS, "fits"], rows, notes)
 
 
 def rivals(row: Row, rows: Sequence[Row]) -> list[Row]:
