@@ -142,7 +142,8 @@ def run_stages(folder: Path) -> None:
     from rich.console import Console
 
     from tslrec.llm.source import resolve
-    from tslrec.pipeline import MethodRun, ingest_data
+    from tslrec.method_run import MethodRun
+    from tslrec.pipeline import ingest_data
 
     job, first = ranks.join_job(), ranks.is_first()
     if not first:

@@ -20,7 +20,7 @@ from conftest import CHECKOUT
 from in_process import RUN, train_here
 from test_command_line import assert_one_line
 from test_pipeline import SMALL, manifests
-from tslrec import pipeline
+from tslrec import method_run
 from tslrec.artifacts import write_json
 from tslrec.stages.context import StageContext
 
@@ -123,7 +123,7 @@ def test_a_full_disk_is_one_line_and_space_all_it_takes(small_disk: Path) -> Non
 def test_a_folder_that_vanishes_while_a_stage_writes_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = pipeline.module_of
+    original = method_run.module_of
 
     class Vanishing:
         """The backbone's stage, whose folder somebody removes before it is published."""
@@ -136,7 +136,7 @@ def test_a_folder_that_vanishes_while_a_stage_writes_is_one_line(
             shutil.rmtree(context.folder)
             return metrics
 
-    monkeypatch.setattr(pipeline, "module_of", lambda stage: Vanishing)
+    monkeypatch.setattr(method_run, "module_of", lambda stage: Vanishing)
     line = train_here(*BASE, folder=tmp_path).refusal
     assert "No such file or directory; it was there" in line
     monkeypatch.undo()

@@ -60,7 +60,8 @@ def test_zero_trains_what_one_process_trains(
     facts, found = outcome(strategy, processes)
     for name in ("loss_mean", "loss_final", "constant_loss", "explained_share", "tokens"):
         assert facts[name] == pytest.approx(plain[name], rel=1e-4), name
-    torch.testing.assert_close(found["whole"], expected["whole"], rtol=0, atol=2e-4)
+    # The folded head's bias is near 1, the difference of sums that are larger.
+    torch.testing.assert_close(found["whole"], expected["whole"], rtol=2e-4, atol=2e-4)
     # Zero before the first step, as LoRA must be, and all of it there afterwards.
     assert facts["lora_b_largest"] == 0
     assert facts["lora_b_numbers"] == plain["lora_b_numbers"]

@@ -17,12 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from tslrec.artifacts import KEY_LENGTH, Artifact
 from tslrec.config import Config
+from tslrec.trial import CELL
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
-
-CELL = "TSLREC_CELL"
-"""Environment variable of a run that a sweep has started: its record, `…/sweeps/SWEEP/cells/NUMBER.json`."""
 
 
 @dataclass(frozen=True)
