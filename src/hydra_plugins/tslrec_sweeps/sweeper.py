@@ -10,12 +10,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from tslrec.sweep import Cell, Sweep
 from tslrec.trial import CELL, SWEEPER
@@ -30,7 +31,7 @@ class TrialSweeper(BasicSweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Names the sweep's folder by its runs, for the launcher and every run to know."""
         parser = OverridesParser.create(config_loader=hydra_context.config_loader)
-        words = [*self._parse_config(), *config.hydra.overrides.task]
+        words = [*self._parse_config(), *as_written(config.hydra.overrides.task)]
         (cells,) = self.split_arguments(parser.parse_overrides(words), max_batch_size=None)
         self.record = Sweep.of(Path(config.hydra.sweep.dir).absolute(), Path(sys.argv[0]).absolute(), cells)
         with read_write(config), open_dict(config):
@@ -81,7 +82,7 @@ def run_cell(config: DictConfig) -> None:
     """Runs one cell as a process of its own: its end, even by the system's memory killer, is no other's."""
     hydra = HydraConfig.get()
     sweep = Sweep.read(Path(hydra.sweep.dir))
-    number = sweep.number_of(hydra.overrides.task)
+    number = sweep.number_of(as_written(hydra.overrides.task))
     alone = hydra.runtime.choices["hydra/launcher"] == "basic"
     environment = {**os.environ, CELL: str(sweep.record(number))}
     command = [sys.executable, str(sweep.program), *sweep.cells[number]]
@@ -91,6 +92,13 @@ def run_cell(config: DictConfig) -> None:
         with sweep.log(number).open("w") as log:
             ended = run(command, environment, log.fileno())
     tell(sweep.status(), number, ended, None if alone else sweep.log(number))
+
+
+def as_written(words: Any) -> list[str]:
+    """The words of a command line; what they interpolate is each run's own."""
+    plain = OmegaConf.to_container(words, resolve=False)
+    assert isinstance(plain, list)
+    return plain
 
 
 def run(command: Sequence[str], environment: dict[str, str], output: int | None) -> int:
