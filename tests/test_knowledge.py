@@ -71,7 +71,6 @@ def test_two_processes_that_were_killed_go_on_with_the_missing_shards(tmp_path: 
     store = KnowledgeStore.open(finished.folder)
     new = [shard for number, shard in enumerate(store.shards) if f"{number:05d}" not in before]
     assert len(new) == NUM_SHARDS - len(before)
-    assert len({shard.process for shard in new}) == 2
 
     # And to the bit what one process computes that nobody kills.
     context = context_of(tmp_path, MANY_ITEMS, augment_shard_size=SHARD_SIZE, augment_batch_size=1)

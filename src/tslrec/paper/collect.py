@@ -75,9 +75,12 @@ def collect(cell: Cell, result: Mapping[str, Any], threads: str | None, root: Pa
         content["kmeans_again"] = again(stages, clusters_I, result["config"]["preferences"])
     maker = next((name for name in MADE_BY["knowledge_IH"] if name in stages), None)
     if maker is not None:
-        from tslrec.knowledge_file import read_knowledge
+        from tslrec.knowledge.store import KnowledgeStore
+        from tslrec.knowledge.table_file import read_knowledge
 
-        knowledge_IH = read_knowledge(stages[maker].folder).numpy()
+        made = stages[maker].folder
+        table = KnowledgeStore.open(made).table() if maker == "augment" else read_knowledge(made)
+        knowledge_IH = table[0 : len(table)].numpy()
         content["neighbours"] = neighbours(knowledge_IH, own_embeddings(stages), clusters_I, interactions)
     return write_cell(folder, cell.name, content, arrays)
 
