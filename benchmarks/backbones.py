@@ -26,8 +26,8 @@ from typing import Any
 from atomic_files import LAYOUTS, write_atomic
 from cases import CASES, SIZES, Case
 from report import Records, figures, of_rounds, tables
-from tslrec.artifacts import write_json
 from tslrec.errors import UserError
+from tslrec.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE = ROOT / "benchmarks"

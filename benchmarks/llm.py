@@ -61,7 +61,7 @@ def main(words: Sequence[str]) -> None:
         lines += figures(task, measure(task), gflops)
         for name, value, unit in lines[-LINES_PER_TASK:]:
             print(name, f"{value:g}", unit, flush=True)
-    from tslrec.artifacts import write_json
+    from tslrec.files import write_json
 
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     write_json(RESULTS, {"figures": {name: {"value": value, "unit": unit} for name, value, unit in lines}})

@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tslrec.allocator import keep_freed_memory, use_large_pages
-from tslrec.artifacts import ArtifactStore, write_json
+from tslrec.artifacts import ArtifactStore
 from tslrec.check import check, check_catalogue
 from tslrec.composition import register_schema, to_config
 from tslrec.config import Config
 from tslrec.entry import entry
 from tslrec.errors import UserError
+from tslrec.files import write_json
 from tslrec.measuring import Meter, peak_memory_gib, reset_peak_memory
 from tslrec.pipeline import ingest_data
 from tslrec.recipes import stage_seed

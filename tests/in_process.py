@@ -14,8 +14,9 @@ from hydra import compose, initialize_config_dir
 
 from conftest import CHECKOUT
 from test_pipeline import SMALL
-from tslrec.artifacts import MANIFEST, describe
+from tslrec.artifacts import MANIFEST
 from tslrec.composition import register_schema
+from tslrec.files import describe
 from tslrec.pipeline import run
 
 RUN = ["method=tslrec", *SMALL, "training.max_epochs=1"]

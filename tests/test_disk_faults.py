@@ -21,7 +21,7 @@ from in_process import RUN, train_here
 from test_command_line import assert_one_line
 from test_pipeline import SMALL, manifests
 from tslrec import method_run
-from tslrec.artifacts import write_json
+from tslrec.files import write_json
 from tslrec.stages.context import StageContext
 
 BASE = ["method=base", *SMALL, "training.max_epochs=1", "trainer.checkpoint_seconds=0", "training.batch_size=64"]

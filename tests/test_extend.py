@@ -17,8 +17,9 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from catalogue import LLM, context_of, embeddings, prepare
-from tslrec.artifacts import Artifact, ArtifactStore, Recipe, read_manifest, write_json
+from tslrec.artifacts import Artifact, ArtifactStore, Recipe, read_manifest
 from tslrec.cli import main
+from tslrec.files import write_json
 from tslrec.knowledge.store import CATEGORIES, KnowledgeStore
 from tslrec.llm.source import resolve
 from tslrec.stages import augment

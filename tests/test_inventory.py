@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from tslrec.artifacts import Artifact, ArtifactStore, Recipe, write_json
+from tslrec.artifacts import Artifact, ArtifactStore, Recipe
 from tslrec.cli import main
 from tslrec.errors import UserError
+from tslrec.files import write_json
 from tslrec.inventory import State, code_version, inventory, left_over, remove
 from tslrec.recipes import DATA_VERSION
 from tslrec.stages import backbone

@@ -14,8 +14,8 @@ import torch
 
 from catalogue import MANY_ITEMS, SHARD_SIZE, context_of, prepare, produce
 from processes import run_together, start_together
-from tslrec.artifacts import write_json
 from tslrec.errors import UserError
+from tslrec.files import write_json
 from tslrec.inventory import State, inventory
 from tslrec.knowledge.claims import Claims
 from tslrec.knowledge.store import CATEGORIES, KnowledgeStore

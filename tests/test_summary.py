@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tslrec.artifacts import write_json
 from tslrec.cli import main
 from tslrec.errors import UserError
+from tslrec.files import write_json
 from tslrec.summary import read_results, summarise
 
 SECTIONS = ("preferences", "fusion", "llm", "sft", "e4srec")

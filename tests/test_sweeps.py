@@ -17,9 +17,9 @@ from conftest import CHECKOUT
 from hydra_plugins.tslrec_sweeps.slurm import sbatch_settings
 from test_command_line import train
 from test_pipeline import SMALL
-from tslrec.artifacts import write_json
 from tslrec.cli import main
 from tslrec.errors import UserError
+from tslrec.files import write_json
 from tslrec.sweep import CellState, Sweep, lock_of, sweeps_at
 
 SECONDS = 240

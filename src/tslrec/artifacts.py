@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -21,12 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 from tslrec.disk import disk_fault
 from tslrec.errors import UserError
+from tslrec.files import describe, list_files, sync, sync_tree, write_json
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 MANIFEST = "manifest.json"
 KEY_LENGTH = 12
+PARTIAL, CHECKPOINTS, LOCK = ".partial", ".checkpoints", ".lock"
+"""What a result's folder name is followed by, where it is being made, trained, and held."""
 
 POLL_SECONDS = 0.2
 START_SECONDS = 600.0
@@ -107,7 +109,7 @@ class ArtifactStore:
     def checkpoints(self, recipe: Recipe) -> Path:
         """Where the checkpoints of its training lie until it is finished."""
         folder = self.folder(recipe)
-        return folder.with_name(folder.name + ".checkpoints")
+        return folder.with_name(folder.name + CHECKPOINTS)
 
     def drop_checkpoints(self, recipe: Recipe) -> None:
         """Once the result is there; by the next run, where this one is killed in between."""
@@ -155,8 +157,8 @@ class ArtifactStore:
         from filelock import FileLock
 
         folder = self.folder(recipe)
-        lock = FileLock(folder.with_name(folder.name + ".lock"))
-        partial = folder.with_name(f"{folder.name}.{self.job}.partial")
+        lock = FileLock(folder.with_name(folder.name + LOCK))
+        partial = folder.with_name(f"{folder.name}.{self.job}{PARTIAL}")
         try:
             if not self.first:
                 return self.follow(recipe, lock, partial, compute if together else None)
@@ -167,7 +169,7 @@ class ArtifactStore:
                     self.drop_checkpoints(recipe)
                     return found
                 for left in folder.parent.iterdir():
-                    if left.name.startswith(folder.name + ".") and left.suffix == ".partial":
+                    if left.name.startswith(folder.name + ".") and left.suffix == PARTIAL:
                         shutil.rmtree(left)
                 partial.mkdir()
                 metrics = compute(partial)
@@ -273,43 +275,3 @@ def verify(folder: Path, manifest: Mapping[str, Any]) -> None:
             raise UserError(f"{path}: missing from the artifact; delete {folder} to compute it again")
         if describe(path) != expected:
             raise UserError(f"{path}: not the bytes its manifest names; delete {folder} to compute it again")
-
-
-def list_files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def describe(path: Path) -> dict[str, Any]:
-    """Size in bytes and hex sha256 of a file."""
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON aside, synced, then renamed, so that no reader ever sees half of it."""
-    aside = path.with_name(path.name + ".writing")
-    try:
-        with aside.open("w", encoding="utf-8") as file:
-            json.dump(value, file, indent=2, sort_keys=True, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def sync_tree(folder: Path) -> None:
-    """Makes every file below a folder, and the folder itself, survive a power cut."""
-    for name in list_files(folder):
-        sync(folder / name)
-    sync(folder)
-
-
-def sync(path: Path) -> None:
-    """Waits until a file, or a folder's list of names, is on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

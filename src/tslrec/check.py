@@ -25,6 +25,9 @@ STAGES = (
 )
 """Every stage in the only order that makes sense; a method is a selection of them."""
 
+LLM_STAGES = frozenset({"sft", "augment", "untuned_llm", "e4srec"})
+"""Those that run the language model."""
+
 NEEDS = {
     "preferences": {"backbone"},
     "sft": {"backbone", "preferences"},
@@ -116,7 +119,7 @@ def check_llm(config: Config) -> None:
         UserError: if not.
     """
     llm, trainer = config.llm, config.trainer
-    if {"sft", "e4srec"}.isdisjoint(config.method.stages):
+    if LLM_STAGES.isdisjoint(config.method.stages):
         return
     on_gpu = trainer.accelerator in ("gpu", "cuda")
     if llm.dtype == "float16" and not on_gpu:

@@ -13,13 +13,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from tslrec.artifacts import is_free, list_files, read_manifest, verify
+from tslrec.artifacts import CHECKPOINTS, KEY_LENGTH, LOCK, PARTIAL, is_free, read_manifest, verify
 from tslrec.errors import UserError
+from tslrec.files import list_files
 from tslrec.recipes import DATA_VERSION
 
-PARTIAL = re.compile(r"(?P<name>.+-[0-9a-f]{12})\..+\.partial")
-CHECKPOINTS = ".checkpoints"
-LOCK = ".lock"
+BEING_MADE = re.compile(rf"(?P<name>.+-[0-9a-f]{{{KEY_LENGTH}}})\..+{re.escape(PARTIAL)}")
 RUNS = "runs"
 PLAN, SHARD = "plan.json", "shard-"
 """Of a knowledge store in the making (`tslrec.knowledge.shards`, whose import takes seconds)."""
@@ -88,7 +87,7 @@ def name_of(path: Path) -> str | None:
     """The result that a folder belongs to; None of what is no part of any."""
     if path.name.endswith(CHECKPOINTS):
         return path.name.removesuffix(CHECKPOINTS)
-    if match := PARTIAL.fullmatch(path.name):
+    if match := BEING_MADE.fullmatch(path.name):
         return match["name"]
     return path.name if re.search(r"-[0-9a-f]{12}$", path.name) else None
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from tslrec import ranks
 from tslrec.artifacts import Artifact, ArtifactStore, Recipe
+from tslrec.check import LLM_STAGES
 from tslrec.checkpoints import Checkpoints
 from tslrec.config import Config
 from tslrec.dashboard import Dashboard, RunIdentity, open_dashboard
@@ -22,9 +23,6 @@ from tslrec.report import MethodResult
 if TYPE_CHECKING:
     from tslrec.interactions import Interactions
     from tslrec.llm.source import ResolvedSource
-
-LLM_STAGES = frozenset({"sft", "augment", "untuned_llm", "e4srec"})
-"""Those that run the language model."""
 
 
 @dataclass

@@ -13,13 +13,14 @@ from rich.console import Console
 
 from tslrec import ranks
 from tslrec.allocator import keep_freed_memory, use_large_pages
-from tslrec.artifacts import Artifact, ArtifactStore, write_json
+from tslrec.artifacts import Artifact, ArtifactStore
 from tslrec.check import check, check_catalogue
 from tslrec.composition import Composer, to_config
 from tslrec.config import Config
 from tslrec.disk import disk_fault
 from tslrec.entry import stop
 from tslrec.errors import UserError
+from tslrec.files import write_json
 from tslrec.finished import fingerprint
 from tslrec.measuring import Meter
 from tslrec.method_run import MethodRun, uses_llm

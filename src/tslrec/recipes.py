@@ -100,6 +100,7 @@ def stage_settings(config: Config, stage: str, llm_identity: Mapping[str, Any] |
     if config.sft.held_back == 0:
         unread |= {"patience", "eval_batch_size"}
     sft = {name: value for name, value in asdict(config.sft).items() if name not in unread}
+    prompt = {"prompt": [INSTRUCTION, RESPONSE]}
     match stage:
         case "backbone":
             return {"model": config.model, **trained}, model
@@ -107,17 +108,17 @@ def stage_settings(config: Config, stage: str, llm_identity: Mapping[str, Any] |
             return {"preferences": asdict(config.preferences)}, f"{model}-k{config.preferences.num_clusters}"
         case "sft":
             window = {"max_len": config.training.max_len}
-            return {**language, **window, "sft": sft}, f"{model}-{config.llm.name}"
+            return {**language, **prompt, **window, "sft": sft}, f"{model}-{config.llm.name}"
         case "augment":
-            return {**language, "prompt": [INSTRUCTION, RESPONSE]}, f"{model}-{config.llm.name}"
+            return {**language, **prompt}, f"{model}-{config.llm.name}"
         case "own_embeddings":
             return {}, model
         case "random_projection":
             return {"size": shape_of(config.llm).hidden_size}, model
         case "untuned_llm":
             without_lora = {**language, "llm": {name: value for name, value in llm.items() if name != "lora"}}
-            prompt = {"num_clusters": config.preferences.num_clusters}
-            return {**without_lora, **prompt}, f"{model}-{config.llm.name}"
+            categories = {"num_clusters": config.preferences.num_clusters}
+            return {**without_lora, **prompt, **categories}, f"{model}-{config.llm.name}"
         case "e4srec":
             # Its LoRA is its own.
             its_llm = {name: value for name, value in llm.items() if name != "lora"}

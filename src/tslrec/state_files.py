@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tslrec.arrays import load_tensors
-from tslrec.artifacts import write_json
 from tslrec.errors import UserError
+from tslrec.files import write_json
 
 TENSORS = "state.safetensors"
 TREE = "state.json"

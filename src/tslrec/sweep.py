@@ -17,8 +17,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from tslrec.artifacts import KEY_LENGTH, is_free, write_json
+from tslrec.artifacts import KEY_LENGTH, is_free
 from tslrec.errors import UserError
+from tslrec.files import write_json
 
 SWEEPS = "sweeps"
 SWEEP_FILE = "sweep.json"

@@ -35,6 +35,19 @@ def print_end(sweep: Sweep) -> None:
     console.print(f"All {len(cells)} runs are done: {folder}", highlight=False, soft_wrap=True)
 
 
+def progress(cells: Sequence[Cell], cell: Cell, why: str = "") -> str:
+    """A line on what became of a run.
+
+    Args:
+        cells: of the sweep, as they are now.
+        cell: the run.
+        why: said of one that is not finished, where its record says nothing.
+    """
+    line = f"[{sum(each.is_done for each in cells)}/{len(cells)}] {cell.state}: {cell.title}"
+    note = "" if cell.is_done else cell.note or why
+    return f"{line}: {note}" if note else line
+
+
 def results_of(cells: Sequence[Cell]) -> list[Mapping[str, Any]]:
     """What the finished runs reached.
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from tslrec.artifacts import write_json
 from tslrec.entry import EXIT_SIGNAL, one_line
 from tslrec.errors import StoppedError, UserError
+from tslrec.files import write_json
 from tslrec.sweep import CellState, lock_of
 
 CELL = "TSLREC_CELL"

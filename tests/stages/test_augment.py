@@ -45,8 +45,11 @@ def test_each_item_is_a_virtual_user_who_bought_it_alone(batch_size: int, tmp_pa
 
 def test_items_are_standardised_as_in_the_training(tmp_path: Path) -> None:
     prepare(tmp_path, NUM_ITEMS)
-    in_memory = standardise(read_item_embeddings(tmp_path / "backbone"))
-    torch.testing.assert_close(all_items(tmp_path), in_memory[1:], rtol=1e-5, atol=1e-6)
+    table_ID = read_item_embeddings(tmp_path / "backbone")
+    centred_RD = table_ID[1:] - table_ID[1:].mean(dim=0)
+    expected_RD = centred_RD / centred_RD.square().mean().sqrt()
+    for standardised_RD in (all_items(tmp_path), standardise(table_ID)[1:]):
+        torch.testing.assert_close(standardised_RD, expected_RD, rtol=1e-5, atol=1e-6)
 
 
 def test_whole_sequences_give_the_same_knowledge(tmp_path: Path) -> None:

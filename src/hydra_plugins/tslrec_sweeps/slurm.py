@@ -33,8 +33,19 @@ OWN = ("submitit_folder", "max_num_timeout")
 """Settings that are not submitit's."""
 BY_WHICH_GPUS_ARE_ASKED_FOR = ("gpus_per_node", "gpus_per_task", "gres", "mem_per_gpu")
 FINISHED = frozenset(
-    ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED")
-) | {"TIMEOUT"}
+    {
+        "BOOT_FAIL",
+        "CANCELLED",
+        "COMPLETED",
+        "DEADLINE",
+        "FAILED",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "PREEMPTED",
+        "REVOKED",
+        "TIMEOUT",
+    }
+)
 """States of a job that does not come back; in any other it is queued, or at work."""
 
 
@@ -131,13 +142,13 @@ class Progress:
 
     def tell(self) -> None:
         """What is new since it was last called."""
+        from tslrec.sweep_view import progress
+
         cells = self.sweep.status()
-        finished = sum(cell.is_done for cell in cells)
         for cell in cells:
             if is_told(cell) and (cell.number, cell.state) not in self.told:
                 self.told.add((cell.number, cell.state))
-                note = f": {cell.note}" if cell.note and not cell.is_done else ""
-                print(f"[{finished}/{len(cells)}] {cell.state}: {cell.title}{note}", flush=True)
+                print(progress(cells, cell), flush=True)
 
 
 def is_told(cell: Cell) -> bool:

@@ -109,9 +109,8 @@ def run(command: Sequence[str], environment: dict[str, str], output: int | None)
 
 def tell(cells: Sequence[Cell], number: int, ended: int, log: Path | None) -> None:
     """A line on what became of a run."""
-    cell = cells[number]
-    finished = sum(each.is_done for each in cells)
-    line = f"[{finished}/{len(cells)}] {cell.state}: {cell.title}"
-    if not cell.is_done:
-        line += f": {cell.note or f'exit code {ended}'}" + ("" if log is None else f"; {log}")
-    print(line, flush=True)
+    from tslrec.sweep_view import progress
+
+    line = progress(cells, cells[number], f"exit code {ended}")
+    where = "" if log is None or cells[number].is_done else f"; {log}"
+    print(line + where, flush=True)

@@ -64,9 +64,7 @@ class Catalogue:
             ) from error
         try:
             table = FileTable(item_embeddings, "item_embeddings")
-        except Exception as error:
-            if type(error).__name__ != "SafetensorError" and not isinstance(error, OSError):
-                raise
+        except OSError as error:
             raise UserError(
                 f"{item_embeddings}: has no readable item_embeddings ({error}); name a file as a backbone writes it"
             ) from error

@@ -22,8 +22,9 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tslrec.artifacts import POLL_SECONDS, publish, read_manifest, verify, write_json
+from tslrec.artifacts import POLL_SECONDS, publish, read_manifest, verify
 from tslrec.errors import UserError
+from tslrec.files import write_json
 from tslrec.knowledge.claims import Claims
 from tslrec.knowledge.origin import Origin
 from tslrec.llm.scaling import Scaling

@@ -23,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tslrec.artifacts import write_json
 from tslrec.errors import UserError
+from tslrec.files import write_json
 from tslrec.knowledge.origin import Origin, digest_item_map
 from tslrec.llm.scaling import Scaling
 from tslrec.streaming import FileTable, read_rows, slices

@@ -15,10 +15,10 @@ from tslrec.knowledge.origin import digest_files
 from tslrec.llm.checkpointing import checkpoint_layers
 from tslrec.llm.loading import load, load_tokenizer
 from tslrec.llm.next_item_model import NextItemLLM
-from tslrec.llm.packing import ROW_LENGTH, Packer
+from tslrec.llm.packing import Packer
 from tslrec.llm.preference_model import PreferenceLLM
-from tslrec.llm.prompt import Prompt, encode_e4srec_prompt, encode_prompt
-from tslrec.llm.prompted import add_lora
+from tslrec.llm.prompt import encode_e4srec_prompt, encode_prompt
+from tslrec.llm.prompted import add_lora, packer_of
 from tslrec.llm.source import ResolvedSource
 from tslrec.streaming import FileTable
 from tslrec.zero import whole
@@ -63,16 +63,12 @@ def load_to_train(llm: LLMConfig, source: ResolvedSource) -> tuple[PreTrainedMod
 
 def preference_packer(llm: LLMConfig, source: ResolvedSource, num_clusters: int) -> Packer:
     """What packs examples as the preference model wants them, before that model is made."""
-    return packer_of(llm, encode_prompt(load_tokenizer(source), num_clusters))
+    return packer_of(encode_prompt(load_tokenizer(source), num_clusters), shared_prefix=llm.shared_prefix)
 
 
 def e4srec_packer(llm: LLMConfig, source: ResolvedSource) -> Packer:
     """The same for E4SRec's model."""
-    return packer_of(llm, encode_e4srec_prompt(load_tokenizer(source)))
-
-
-def packer_of(llm: LLMConfig, prompt: Prompt) -> Packer:
-    return Packer(len(prompt.response), ROW_LENGTH if llm.shared_prefix else None)
+    return packer_of(encode_e4srec_prompt(load_tokenizer(source)), shared_prefix=llm.shared_prefix)
 
 
 def save_trained(model: PreferenceLLM | NextItemLLM, folder: Path, source: ResolvedSource) -> None:

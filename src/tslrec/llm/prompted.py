@@ -17,6 +17,7 @@ from tslrec.config import LoraConfig
 from tslrec.llm import shared_attention
 from tslrec.llm.packing import NO_EXAMPLE, PADDING_TOKEN, ROW_LENGTH, PackedExamples, Packer
 from tslrec.llm.prompt import Prompt
+from tslrec.llm.scaling import Scaling
 from tslrec.rows import own_past
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class PromptedLLM(nn.Module):
         self.adapted = adapted
         self.shared_prefix = shared_prefix
         self.one_pass = shared_prefix and shared_attention.install(self.llm)
-        self.packer = Packer(len(prompt.response), ROW_LENGTH if shared_prefix else None)
+        self.packer = packer_of(prompt, shared_prefix=shared_prefix)
         tokens = cast(nn.Embedding, self._token_embedding()).weight
         self.knowledge_size = int(tokens.shape[1])
         self.item_projection = nn.Linear(item_embeddings_ID.shape[1], self.knowledge_size)
@@ -160,16 +161,20 @@ class PromptedLLM(nn.Module):
         return torch.where((tokens_RT < 0)[..., None], response_RTH, items_RTH.to(response_JH.dtype))
 
 
+def packer_of(prompt: Prompt, *, shared_prefix: bool) -> Packer:
+    """What packs examples as a model with this prompt reads them: several to a row only where they share the prefix."""
+    return Packer(len(prompt.response), ROW_LENGTH if shared_prefix else None)
+
+
 def standardise(item_embeddings_ID: Tensor) -> Tensor:
     """Centres each dimension and scales the whole table to a standard deviation of 1, which keeps its geometry.
 
     The padding row takes no part and stays zero.
     """
-    items_ID = item_embeddings_ID.detach().float().clone()
-    items_ID[1:] -= items_ID[1:].mean(dim=0)
-    items_ID[1:] /= items_ID[1:].square().mean().sqrt().clamp(min=1e-12)
-    items_ID[0] = 0
-    return items_ID
+    items_ID = item_embeddings_ID.detach()
+    if len(items_ID) == 1:
+        return torch.zeros(items_ID.shape, device=items_ID.device)
+    return F.pad(Scaling.of(items_ID)(items_ID[1:]), (0, 0, 1, 0))
 
 
 def add_lora(base: PreTrainedModel, lora: LoraConfig) -> PeftModel:

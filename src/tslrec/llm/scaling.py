@@ -17,7 +17,7 @@ from tslrec.streaming import Table, slices
 
 @dataclass(frozen=True)
 class Scaling:
-    """What `tslrec.llm.prompted.standardise` does to a table that is in memory, for rows that come slice by slice.
+    """Centres each dimension and scales all of them by one number, which keeps the table's geometry.
 
     A model goes with the numbers of the catalogue that it was trained on, also where items were added to it since.
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tslrec.artifacts import describe, write_json
 from tslrec.errors import UserError
+from tslrec.files import describe, sync, write_json
 from tslrec.metrics import PROTOCOLS
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -78,6 +78,7 @@ def write_cell(folder: Path, name: str, content: Mapping[str, Any], arrays: Arra
     path = folder / f"{name}.safetensors"
     aside = path.with_name(path.name + ".writing")
     save_file(dict(arrays), aside)
+    sync(aside)
     aside.replace(path)
     whole = {**content, "cell": name, "arrays": describe(path)}
     write_json(folder / f"{name}.json", whole)

@@ -81,7 +81,9 @@ def collect(cell: Cell, result: Mapping[str, Any], threads: str | None, root: Pa
         made = stages[maker].folder
         table = KnowledgeStore.open(made).table() if maker == "augment" else read_knowledge(made)
         knowledge_IH = table[0 : len(table)].numpy()
-        content["neighbours"] = neighbours(knowledge_IH, own_embeddings(stages), clusters_I, interactions)
+        content["neighbours"] = neighbours(
+            knowledge_IH, own_embeddings(stages), clusters_I, popularity_I, interactions.ids.items
+        )
     return write_cell(folder, cell.name, content, arrays)
 
 

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tslrec.artifacts import write_json
 from tslrec.errors import UserError
+from tslrec.files import write_json
 from tslrec.paper.cells import CellResult
 from tslrec.paper.rows import DATA, rows_of
 from tslrec.paper.views import Chart, Point, Section, Series, Shown, TableView

@@ -5,12 +5,11 @@ Shapes: I items (row 0 is padding), S items that are looked at, H size of the kn
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from tslrec.interactions import Interactions
 
 NEAREST = 10
 SHOWN = 5
@@ -20,7 +19,11 @@ SAMPLE = 2000
 
 
 def neighbours(
-    knowledge_IH: NDArray[Any], own_ID: NDArray[Any], clusters_I: NDArray[Any] | None, interactions: Interactions
+    knowledge_IH: NDArray[Any],
+    own_ID: NDArray[Any],
+    clusters_I: NDArray[Any] | None,
+    popularity_I: NDArray[np.int64],
+    raw_ids: Sequence[str],
 ) -> dict[str, Any]:
     """Neighbours by the cosine of centred and scaled knowledge, beside those by the backbone's embeddings.
 
@@ -28,7 +31,8 @@ def neighbours(
         knowledge_IH: the knowledge of each item.
         own_ID: the backbone's embedding of each.
         clusters_I: the preliminary categories, where the method has them.
-        interactions: the data set; of the items that are shown, the most popular ones, it gives the raw ids.
+        popularity_I: how often each occurs; the most popular ones are shown.
+        raw_ids: of all rows, what the shown ones are called by.
 
     Returns:
         `overlap`: the share of an item's 10 nearest that are among its 10 nearest by the backbone's embeddings, and
@@ -49,14 +53,12 @@ def neighbours(
         mine_S1 = clusters_I[rows_S, None]
         found["same_cluster"] = float((clusters_I[near] == mine_S1).mean())
         found["own_same_cluster"] = float((clusters_I[own_near] == mine_S1).mean())
-    counts_I = np.bincount(interactions.items[interactions.trained], minlength=interactions.num_items + 1)
-    probes = np.argsort(-counts_I[1:], kind="stable")[:PROBES] + 1
+    probes = np.argsort(-popularity_I[1:], kind="stable")[:PROBES] + 1
     near, cosines = nearest(knowledge_IH, probes)
-    raw = interactions.ids.items
     found["probes"] = [
         {
-            "item": raw[probe],
-            "nearest": [raw[item] for item in row[:SHOWN]],
+            "item": raw_ids[probe],
+            "nearest": [raw_ids[item] for item in row[:SHOWN]],
             "cosines": [round(float(cosine), 4) for cosine in of[:SHOWN]],
         }
         for probe, row, of in zip(probes, near, cosines, strict=True)

@@ -22,6 +22,7 @@ from tslrec.composition import compose_overrides, config_folder
 from tslrec.errors import StoppedError, UserError
 from tslrec.paper.cells import CellResult, read_cell
 from tslrec.paper.grid import Cell
+from tslrec.report import PROTOCOLS
 from tslrec.summary import setting
 
 MOST_AT_ONCE = 4
@@ -132,10 +133,7 @@ class Runner:
             self.tell(f"{cell.name}: failed ({type(error).__name__}: {error})")
             return False
         metrics = done.content["metrics"]
-        shown = ", ".join(
-            f"{title} {metrics[f'test/{name}/NDCG@10']:.4f}"
-            for name, title in (("masked", "masked"), ("unmasked", "not masked"))
-        )
+        shown = ", ".join(f"{title} {metrics[f'test/{name}/NDCG@10']:.4f}" for name, title in PROTOCOLS.items())
         self.tell(f"{cell.name}: done in {time.monotonic() - began:,.0f} s, test NDCG@10 {shown}")
         return True
 

@@ -221,9 +221,8 @@ def finished(shards: Shards) -> list[tuple[Path, Shard]]:
 
 def compare(store: KnowledgeStore, context: StageContext) -> dict[str, float]:
     """How the inferred categories agree with the clusters, and with the truth where it is known."""
-    clusters_I = FileTable(context.inputs["preferences"] / "preferences.safetensors", "clusters", dimensions=1)[
-        :
-    ].numpy()
+    table_I = FileTable(context.inputs["preferences"] / "preferences.safetensors", "clusters", dimensions=1)
+    clusters_I = table_I[:].numpy()
     categories_IK = store.table(CATEGORIES)
     counts = sum(
         (count_cases(categories_IK[each], clusters_I[each]) for each in slices(len(categories_IK), start=1)),

@@ -87,7 +87,7 @@ def knowledge_of(folder: Path, context: StageContext) -> Table:
     """The knowledge embeddings of a store: of the data set's items, and as wide as the model that made them."""
     store = KnowledgeStore.open(folder)
     item_map = digest_item_map(context.interactions.ids.items[1:])
-    store.origin.refuse_other(replace(store.origin, item_map=item_map), folder)
+    store.origin.refuse_other(replace(store.origin, item_map=item_map), folder, ["item_map"])
     table = store.table()
     trained, _ = shapes(Path(context.inputs["sft"]) / HEADS)
     if table.shape[1:] != trained["item_projection.weight"][:1]:

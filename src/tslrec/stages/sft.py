@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tslrec.arrays import load_arrays
-from tslrec.artifacts import write_json
+from tslrec.files import write_json
 from tslrec.llm.adapter_files import new_model, preference_packer, read_item_embeddings, save_trained
 from tslrec.llm.data import PreferenceBatch, PreferenceDataModule, training_histories, window_preferences
 from tslrec.llm.packing import PackedExamples
@@ -29,7 +29,7 @@ from tslrec.stages.context import StageContext
 from tslrec.stages.selection import HELD_BACK_ERROR, BestWeights, stopping
 from tslrec.zero import whole, whole_size
 
-VERSION = 4
+VERSION = 5
 TOGETHER = True
 
 FINAL_SHARE = 1 / 3

@@ -66,7 +66,7 @@ def refuse_no_place(path: Path) -> None:
 
 def write(path: Path, name: str, source: str, facts: Audit) -> None:
     """Writes the facts, with the data set's name and where it was read from."""
-    from tslrec.artifacts import write_json
+    from tslrec.files import write_json
 
     try:
         write_json(path, {"data": name, "source": source, **asdict(facts)})

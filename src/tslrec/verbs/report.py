@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
         refuse_no_place(arguments.json)
     from rich.console import Console
 
-    from tslrec.artifacts import write_json
+    from tslrec.files import write_json
     from tslrec.summary import read_results, summarise
     from tslrec.summary_view import print_summary
     from tslrec.sweep import SWEEP_FILE, sweeps_at

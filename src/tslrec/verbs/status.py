@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
         refuse_no_place(arguments.json)
     from rich.console import Console
 
-    from tslrec.artifacts import write_json
+    from tslrec.files import write_json
     from tslrec.inventory import inventory
     from tslrec.inventory_view import print_inventory
 
