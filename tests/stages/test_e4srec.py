@@ -23,9 +23,12 @@ from tslrec.llm.packing import Packer
 from tslrec.llm.source import resolve
 from tslrec.losses import softmax_loss
 from tslrec.measuring import Meter
+from tslrec.metrics import RankingMetrics
 from tslrec.stages import e4srec
 from tslrec.stages.context import StageContext
+from tslrec.stages.e4srec import E4SRecModule
 from tslrec.trainers import StageTrainers
+from tslrec.user_ranks import UserRanks
 
 NUM_ITEMS, SIZE, MAX_LEN = 12, 6, 5
 ITS_LORA = LoraConfig(4, 8, 0.1, ["gate_proj", "up_proj", "down_proj"])
@@ -81,6 +84,31 @@ def test_users_are_evaluated_on_what_the_recommenders_are() -> None:
     assert batch.seen_items_S.tolist() == [8, 9, 10, 1, 2, 3, 4]
     (validation,) = data_module(interactions).val_dataloader()
     assert validation.targets_B.tolist() == [10, 4]
+
+
+def test_a_process_that_no_user_is_left_for_runs_one_that_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Under ZeRO-3 the processes gather the weights together, so none may leave out a pass.
+    interactions = make_interactions([[1, 2, 3, 4]] * 5)
+    counted = []
+    for rank in range(2):
+        monkeypatch.setattr("tslrec.sequences.process_place", lambda rank=rank: (rank, 2))
+        batches = InstanceDataModule(
+            interactions, Packer(num_response=2), max_len=MAX_LEN, batch_size=8, eval_batch_size=1, seed=0
+        ).test_dataloader()
+        counted.append([batch.counted for batch in batches])
+        assert all(len(batch.targets_B) == 1 for batch in batches)
+    assert counted == [[True, True, True], [True, True, False]]
+    module = E4SRecModule(
+        lambda: make_model(shared_prefix=True), num_steps=1, learning_rate=0.1, weight_decay=0.0, warmup_steps=1
+    )
+    module.model = module.make_model()
+    (last,) = list(batches)[2:]
+    metrics, kept = RankingMetrics(), UserRanks()
+    with torch.no_grad():
+        module.rank(last, metrics, kept)
+        assert not kept.parts
+        module.rank(last._replace(counted=True), metrics, kept)
+    assert len(kept.parts) == 1
 
 
 def test_the_shared_prefix_gives_the_gradients_of_whole_sequences() -> None:

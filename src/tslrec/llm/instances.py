@@ -45,6 +45,8 @@ class RankedBatch(NamedTuple):
         targets_B: item ids.
         seen_rows_S: with `seen_items_S` everything before the target.
         seen_items_S: item ids.
+        counted: whether they count; a process for which nobody is left runs somebody, since under ZeRO-3 all gather
+            the weights together.
     """
 
     examples: PackedExamples
@@ -52,6 +54,7 @@ class RankedBatch(NamedTuple):
     targets_B: Tensor
     seen_rows_S: Tensor
     seen_items_S: Tensor
+    counted: bool
 
 
 class InstanceDataModule(lightning.LightningDataModule):
@@ -111,11 +114,15 @@ class InstanceDataModule(lightning.LightningDataModule):
         return Batches(splits, lambda users_B: self.collate_evaluation(users_B, held_out))
 
     def collate_evaluation(self, users_B: NDArray[np.int64], held_out: int) -> RankedBatch:
+        counted = len(users_B) > 0
+        if not counted:
+            users_B = self.interactions.evaluated_users[:1]
         begins_B, ends_B = self.interactions.offsets[users_B], self.interactions.offsets[users_B + 1] - held_out
         starts_B = np.maximum(begins_B, ends_B - self.max_len)
         seen_rows_S, seen_items_S = seen_items(self.interactions, begins_B, ends_B)
         targets_B = torch.from_numpy(self.interactions.items[ends_B]).long()
-        return RankedBatch(self.pack(starts_B, ends_B), torch.from_numpy(users_B), targets_B, seen_rows_S, seen_items_S)
+        examples = self.pack(starts_B, ends_B)
+        return RankedBatch(examples, torch.from_numpy(users_B), targets_B, seen_rows_S, seen_items_S, counted)
 
     def pack(self, starts_B: NDArray[np.int64], ends_B: NDArray[np.int64]) -> PackedExamples:
         items = self.interactions.items

@@ -27,7 +27,7 @@ from tslrec.stages.selection import selection_callbacks
 from tslrec.user_ranks import UserRanks, save_ranks
 from tslrec.zero import whole, whole_size
 
-VERSION = 2
+VERSION = 3
 TOGETHER = True
 
 
@@ -103,9 +103,9 @@ class E4SRecModule(AdaptedLLMModule[NextItemLLM]):
 
     def rank(self, batch: RankedBatch, metrics: RankingMetrics, kept: UserRanks | None = None) -> None:
         """Ranks each user's target among all items, under both protocols: one pass of the language model a user."""
-        if len(batch.targets_B) == 0:
-            return
         user_BH = self.model(batch.examples, self.prefix)
+        if not batch.counted:
+            return
         table_IH = self.model.item_head.weight
         masked_B, unmasked_B = target_ranks(user_BH, table_IH, batch.targets_B, batch.seen_rows_S, batch.seen_items_S)
         metrics.update(masked_B, unmasked_B)
