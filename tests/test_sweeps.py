@@ -14,11 +14,9 @@ from pathlib import Path
 import pytest
 
 from conftest import CHECKOUT
-from hydra_plugins.tslrec_sweeps.slurm import sbatch_settings
 from test_command_line import train
 from test_pipeline import SMALL
 from tslrec.cli import main
-from tslrec.errors import UserError
 from tslrec.files import write_json
 from tslrec.sweep import CellState, Sweep, lock_of, sweeps_at
 
@@ -118,15 +116,6 @@ def test_runs_end_in_good_order_once_the_sweep_is_gone(tmp_path: Path) -> None:
         time.sleep(0.1)
         (cell,) = sweep_of(tmp_path).status()
     assert (cell.state, cell.note) == (CellState.STOPPED, "by SIGTERM")
-
-
-def test_a_job_asks_for_a_gpu_a_process_where_the_trainer_wants_gpus_and_no_setting_says_how() -> None:
-    settings = {"tasks_per_node": 4, "mem_gb": 32, "qos": None, "submitit_folder": "jobs/%j"}
-    assert sbatch_settings(settings, "cpu") == {"ntasks_per_node": 4, "mem": "32GB"}
-    assert sbatch_settings(settings, "gpu")["gpus_per_node"] == 4
-    assert "gpus_per_node" not in sbatch_settings({**settings, "gres": "gpu:a100:4"}, "gpu")
-    with pytest.raises(UserError, match=r"trainer\.devices=-1 names no number"):
-        sbatch_settings({"tasks_per_node": -1}, "gpu")
 
 
 def recorded(root: Path, *cells: list[str]) -> Sweep:

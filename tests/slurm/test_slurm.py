@@ -53,24 +53,36 @@ def slurm() -> Iterator[None]:
         shutil.rmtree(folder)
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Submits a sweep; the process waits for it."""
-    return subprocess.Popen(
-        [sys.executable, str(CHECKOUT / "train.py"), "-m", *SMALL, *JOBS, *arguments],
-        cwd=folder,
-        env={**os.environ, "TSLREC_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Submits a sweep with these arguments; the process waits for it, and is not left behind by a test that fails."""
+    processes = []
+
+    def submit(*arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, str(CHECKOUT / "train.py"), "-m", *SMALL, *JOBS, *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "TSLREC_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        return process
+
+    yield submit
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     """Exit code and output."""
-    try:
-        output, errors = process.communicate(timeout=SECONDS)
-    finally:
-        process.kill()
+    output, errors = process.communicate(timeout=SECONDS)
     return process.returncode, output, errors
 
 
@@ -117,9 +129,9 @@ def outputs(folder: Path, number: int) -> str:
     return "".join(path.read_text() for path in sorted(sweep_of(folder).folder.glob(f"jobs/*_{number}/*_log.out")))
 
 
-def test_every_cell_arrives_though_jobs_are_preempted_requeued_and_cancelled(tmp_path: Path) -> None:
+def test_every_cell_arrives_though_jobs_are_preempted_requeued_and_cancelled(tmp_path: Path, start: Start) -> None:
     choices = ["method=base,ci", "model=sasrec,fmlp,gru4rec", *LONG]
-    process = start(tmp_path, *choices)
+    process = start(*choices)
     # Each when its training is under way, whichever comes first.
     to_do = {"sasrec": preempt, "fmlp": cancel, "gru4rec": requeue}
 
@@ -148,7 +160,7 @@ def test_every_cell_arrives_though_jobs_are_preempted_requeued_and_cancelled(tmp
     assert Counter(name.split("/")[0] for name in before) == {"data": 1, "backbone": 3, "preferences": 3, "fusion": 3}
 
     # The same command goes on with it, and computes nothing a second time.
-    code, output, errors = finish(start(tmp_path, *choices))
+    code, output, errors = finish(start(*choices))
     assert code == 0, errors
     assert manifests(tmp_path) == before
     assert [cell.state for cell in sweep_of(tmp_path).status()] == [CellState.DONE] * 6
@@ -159,8 +171,8 @@ def test_every_cell_arrives_though_jobs_are_preempted_requeued_and_cancelled(tmp
     assert not list(tmp_path.glob("artifacts/*/*.checkpoints"))
 
 
-def test_a_failed_run_ends_no_other_and_its_job_is_failed(tmp_path: Path) -> None:
-    code, _, errors = finish(start(tmp_path, "method=ci", "preferences.num_clusters=1000,4"))
+def test_a_failed_run_ends_no_other_and_its_job_is_failed(tmp_path: Path, start: Start) -> None:
+    code, _, errors = finish(start("method=ci", "preferences.num_clusters=1000,4"))
     assert code == 2
     lines = errors.strip().splitlines()
     assert len(lines) == 2
@@ -173,8 +185,8 @@ def test_a_failed_run_ends_no_other_and_its_job_is_failed(tmp_path: Path) -> Non
     assert "ExitCode=2:0" in asked.stdout
 
 
-def test_a_run_of_two_processes_is_a_job_of_two_tasks(tmp_path: Path) -> None:
-    code, _, errors = finish(start(tmp_path, "method=base", "trainer.devices=2", "trainer.strategy=ddp"))
+def test_a_run_of_two_processes_is_a_job_of_two_tasks(tmp_path: Path, start: Start) -> None:
+    code, _, errors = finish(start("method=base", "trainer.devices=2", "trainer.strategy=ddp"))
     assert code == 0, errors
     (backbone,) = tmp_path.glob("artifacts/backbone/*/manifest.json")
     assert json.loads(backbone.read_text())["processes"] == 2

@@ -19,6 +19,8 @@ from tslrec.trial import CELL, REQUEUES, SWEEPER
 
 POLL_SECONDS = 2.0
 LONGEST_POLL_SECONDS = 30.0
+LONGEST_SILENCE_SECONDS = 3600.0
+"""After which a SLURM that cannot be asked is given up; a restart of its controller takes minutes."""
 NAMES = {
     "cpus_per_task": "cpus_per_task",
     "gpus_per_node": "gpus_per_node",
@@ -60,7 +62,7 @@ class TrialSlurmLauncher(submitit_launcher.SlurmLauncher):
         """Submits, and waits until no job is left in the queue.
 
         Raises:
-            UserError: if SLURM cannot be asked, or refuses the jobs.
+            UserError: if SLURM refuses the jobs, or cannot be asked for an hour.
         """
         assert self.config is not None
         import submitit
@@ -79,7 +81,7 @@ class TrialSlurmLauncher(submitit_launcher.SlurmLauncher):
         array = jobs[0].job_id.split("_")[0]
         print(f"SLURM job {array}: {len(jobs)} runs; what they print is in {folder.parent}", flush=True)
         try:
-            wait_for(array, sweep, Progress(sweep).tell)
+            wait_for(Queue(array, sweep.folder), Progress(sweep).tell)
         except KeyboardInterrupt:
             raise UserError(
                 f"no longer waiting; SLURM job {array} goes on: `tslrec report {sweep.folder}` says how far it is, "
@@ -114,23 +116,58 @@ def become_cell(folder: str, number: int) -> NoReturn:
     os.execve(sys.executable, [sys.executable, str(sweep.program), *sweep.cells[number]], environment)
 
 
-def wait_for(array: str, sweep: Sweep, tell: Callable[[], None]) -> None:
+def wait_for(queue: Queue, tell: Callable[[], None]) -> None:
     """Waits until the queue has no job of an array that is still to run, or runs."""
     pause = POLL_SECONDS
-    while not is_over(array):
+    while not queue.is_over():
         tell()
         time.sleep(pause)
         pause = min(pause * 1.1, LONGEST_POLL_SECONDS)
     tell()
 
 
-def is_over(array: str) -> bool:
-    """Whether all jobs of an array are finished, as far as the queue knows; it forgets them after some minutes."""
-    command = ["squeue", "--noheader", "--array", "--states=all", "--format=%T", f"--jobs={array}"]
-    asked = subprocess.run(command, capture_output=True, text=True, check=False)
-    if asked.returncode != 0:
-        return "Invalid job id" in asked.stderr
-    return all(state in FINISHED for state in asked.stdout.split())
+class Queue:
+    """What SLURM's queue says of an array; it forgets its jobs some minutes after they finished.
+
+    Args:
+        array: number of the array's job.
+        sweep_folder: for the message of one that gives up.
+    """
+
+    def __init__(self, array: str, sweep_folder: Path) -> None:
+        self.array = array
+        self.sweep_folder = sweep_folder
+        self.silent_since: float | None = None
+
+    def is_over(self) -> bool:
+        """Whether all its jobs are finished; not as long as SLURM cannot be asked.
+
+        Raises:
+            UserError: if that takes longer than a restart does.
+        """
+        command = ["squeue", "--noheader", "--array", "--states=all", "--format=%T", f"--jobs={self.array}"]
+        asked = subprocess.run(command, capture_output=True, text=True, check=False)
+        if asked.returncode != 0 and "Invalid job id" not in asked.stderr:
+            said = asked.stderr.strip().splitlines()
+            self.bear(said[-1] if said else f"squeue: exit code {asked.returncode}")
+            return False
+        if self.silent_since is not None:
+            print("SLURM answers again", flush=True)
+            self.silent_since = None
+        return asked.returncode != 0 or all(state in FINISHED for state in asked.stdout.split())
+
+    def bear(self, complaint: str) -> None:
+        """Says once that SLURM cannot be asked, and gives up in the end."""
+        now = time.monotonic()
+        if self.silent_since is None:
+            self.silent_since = now
+            print(f"SLURM does not answer ({complaint}); still asking", flush=True)
+        elif now - self.silent_since > LONGEST_SILENCE_SECONDS:
+            raise UserError(
+                f"launcher=slurm: no answer for {LONGEST_SILENCE_SECONDS / 60:.0f} minutes ({complaint}); job "
+                f"{self.array} may go on: `tslrec report {self.sweep_folder}` says how far it is, and the same command "
+                "goes on with what is open"
+            )
 
 
 class Progress:
