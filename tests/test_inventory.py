@@ -111,6 +111,12 @@ def test_only_what_no_run_refers_to_is_left_over(root: Path) -> None:
     assert left == {"unused", "damaged", "old", "killed", "failed"}
 
 
+def test_an_extended_store_stays_with_what_it_was_made_from(root: Path) -> None:
+    earlier = make(root, recipe("augment", "earlier"))
+    make(root, recipe("augment", "extended", augment=earlier.key))
+    assert {"earlier", "extended"}.isdisjoint(each.name.split("-")[0] for each in left_over(root, inventory(root)))
+
+
 def test_clean_removes_it_only_if_told_to(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(root.rglob("*"))
     main(["clean", str(root)])

@@ -52,6 +52,7 @@ class Entry:
         note: when it was made and what it took; how far it came; or what is wrong.
         key: of a finished one.
         inputs: the keys of the artifacts that it was made from.
+        extended: whether it was made from another of its stage, by a command of its own (`tslrec extend`).
     """
 
     stage: str
@@ -62,6 +63,7 @@ class Entry:
     note: str
     key: str | None = None
     inputs: tuple[str, ...] = ()
+    extended: bool = False
 
 
 def inventory(root: Path, *, check_files: bool = False) -> list[Entry]:
@@ -112,9 +114,17 @@ def entry(stage: Path, name: str, *, check_files: bool) -> Entry:
     note = f"{str(manifest.get('created', ''))[:16].replace('T', ' ')}, {manifest.get('wall_seconds', 0.0):,.0f} s"
     if stale:
         note += f", version {manifest.get('version')}, now {current}"
-    inputs = tuple(dict(manifest.get("inputs", {})).values())
+    inputs = dict(manifest.get("inputs", {}))
     return Entry(
-        stage.name, name, State.STALE if stale else State.DONE, folders, size, note, str(manifest["key"]), inputs
+        stage.name,
+        name,
+        State.STALE if stale else State.DONE,
+        folders,
+        size,
+        note,
+        str(manifest["key"]),
+        tuple(inputs.values()),
+        extended=stage.name in inputs,
     )
 
 
@@ -143,9 +153,10 @@ def code_version(stage: str) -> int | None:
 
 
 def referred_to(root: Path, entries: list[Entry]) -> set[str]:
-    """The keys of all artifacts that a recorded run used, or that one of these was made from."""
+    """The keys of all artifacts that a recorded run used, that a person extended, or that one of these was made from."""
     made_from: Mapping[str, tuple[str, ...]] = {each.key: each.inputs for each in entries if each.key is not None}
-    to_visit, found = list(keys_of_runs(root)), set[str]()
+    extended = [each.key for each in entries if each.key is not None and each.extended]
+    to_visit, found = [*keys_of_runs(root), *extended], set[str]()
     while to_visit:
         key = to_visit.pop()
         if key not in found:
@@ -171,7 +182,8 @@ def keys_of_runs(root: Path) -> Iterator[str]:
 def left_over(root: Path, entries: list[Entry]) -> list[Entry]:
     """What no recorded run refers to, itself or through what was made from it, and nobody works on.
 
-    What never finished, or is damaged, no run refers to.
+    What never finished, or is damaged, no run refers to. An extended store no run refers to either, but it is what a
+    command of its own was for.
     """
     kept = referred_to(root, entries)
     return [each for each in entries if each.state is not State.RUNNING and (each.key is None or each.key not in kept)]

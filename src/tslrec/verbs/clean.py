@@ -3,8 +3,8 @@
   tslrec clean
   tslrec clean /scratch/artifacts --yes
 
-A run refers to the artifacts of its result, and to all that these were made from. What is running is left alone; what
-was stopped goes, with its checkpoints.
+A run refers to the artifacts of its result, and to all that these were made from. Extended knowledge stores stay as
+well. What is running is left alone; what was stopped goes, with its checkpoints.
 """
 
 from __future__ import annotations
