@@ -153,7 +153,7 @@ def code_version(stage: str) -> int | None:
 
 
 def referred_to(root: Path, entries: list[Entry]) -> set[str]:
-    """The keys of all artifacts that a recorded run used, that a person extended, or that one of these was made from."""
+    """The keys of all artifacts that a recorded run used, that were extended, or that one of these was made from."""
     made_from: Mapping[str, tuple[str, ...]] = {each.key: each.inputs for each in entries if each.key is not None}
     extended = [each.key for each in entries if each.key is not None and each.extended]
     to_visit, found = [*keys_of_runs(root), *extended], set[str]()
