@@ -1,4 +1,4 @@
-"""What sharing the prompt saves: the preference SFT, the augmentation and E4SRec, each both ways: `make bench-llm`.
+"""What sharing the prompt saves: preference SFT, augmentation and E4SRec, each both ways: `make bench-llm`.
 
 The same random batches run the way the project runs them (the instruction once a step, the rest packed into rows) and
 the naive way (a whole prompt for each example, padded to the longest of the batch). Both take turns, batch by batch,
@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def tasks(llm_name: str, file: Path | None, count: int) -> list[Task]:
     plan = make_plan(
         config, interactions.train_lengths, interactions.num_items, ours, rivals, prompts_are_exact=exact, seed=SEED
     )
-    sft, augmentation, e4srec = {}, {}, {}
+    sft, augmentation, e4srec, e4srec_inference = {}, {}, {}, {}
     for way in WAYS:
         config.llm.shared_prefix = way == "shared"
         model = new_model(config.llm, source, table_ID, NUM_CLUSTERS).train()
@@ -109,21 +110,32 @@ def tasks(llm_name: str, file: Path | None, count: int) -> list[Task]:
             data.collate,
             lambda model, batch: squared_error(model(batch.examples).logits_BK, batch.targets_BK).mean(),
         )
-        augmentation[way] = inference(model)
+        augmentation[way] = inference(model, lambda model, items: model.packer(list(items[:, None])))
         rival = new_e4srec(config.llm, config.e4srec.lora, source, table_ID).train()
         instances = InstanceDataModule(
-            interactions, rival.packer, max_len=50, batch_size=config.e4srec.batch_size, eval_batch_size=1, seed=SEED
+            interactions,
+            rival.packer,
+            max_len=50,
+            batch_size=config.e4srec.batch_size,
+            eval_batch_size=config.e4srec.eval_batch_size,
+            seed=SEED,
         )
         e4srec[way] = training(rival, instances.collate, lambda model, batch: next_item_loss(model, batch))
+        tested = partial(instances.collate_evaluation, held_out=1)
+        e4srec_inference[way] = inference(rival, lambda model, users, tested=tested: tested(users).examples)
     users, positions = data.batches.indices, instances.batches.indices
     size = config.sft.augment_batch_size
     catalogue = [np.arange(1 + i * size, 1 + (i + 1) * size) for i in range(max(3, count // 8))]
+    size = config.e4srec.eval_batch_size
+    tested_users = [np.arange(i * size, (i + 1) * size) for i in range(max(3, count // 8))]
     return [
         Task("sft", sft, [batch for batch, _ in zip(users, range(count + 1), strict=False)], plan.sft),
         Task("augmentation", augmentation, catalogue, plan.augmentation),
         Task(
             "e4srec", e4srec, [batch for batch, _ in zip(positions, range(count // 2 + 1), strict=False)], plan.e4srec
         ),
+        # After its training, which changes what the shared prefix holds.
+        Task("e4srec_inference", e4srec_inference, tested_users, plan.e4srec_inference),
     ]
 
 
@@ -152,19 +164,19 @@ def training(model: Any, collate: Callable[[Any], Any], loss: Callable[[Any, Any
     return run
 
 
-def inference(model: Any) -> Callable[[Any], int]:
-    """A batch of items as one-item users; the shared prefix is run once for all of them, as in the stage."""
+def inference(model: Any, pack: Callable[[Any, Any], Any]) -> Callable[[Any], int]:
+    """A pass over examples without training; the shared prefix is run once for all of them, as in the stages."""
     import torch
 
     prefix = None
 
     @torch.inference_mode()
-    def run(items: Any) -> int:
+    def run(batch: Any) -> int:
         nonlocal prefix
         model.eval()
         if model.shared_prefix and prefix is None:
             prefix = model.run_prefix()
-        examples = model.packer(list(items[:, None]))
+        examples = pack(model, batch)
         model(examples, prefix)
         return computed(model, examples) - (len(model.instruction_P) if model.shared_prefix else 0)
 

@@ -80,11 +80,11 @@ def measured_chart(figures: dict[str, Any], source: str) -> Chart:
     series = []
     for way, title in (("shared", "the prompt shared"), ("naive", "a prompt each")):
         points: list[Point | None] = []
-        for name in ("sft", "augmentation", "e4srec"):
+        for name in PHASES:
             key = f"{name}_whole_{way}"
             points.append(Point(figures[key]["value"] / 60, detail=f"{key} in {source}", cells=(source,)))
         series.append(Series(title, points))
-    labels = ["TSLRec: SFT", "TSLRec: augmentation", "E4SRec: training"]
+    labels = list(PHASES.values())
     notes = ["An epoch of each training; SmolLM2-135M on Beauty, fp32, two CPU cores; `make bench-llm`."]
     return Chart("Measured on Beauty", "minutes", labels, series, scale="log", number=",.1f", notes=notes)
 
