@@ -121,8 +121,7 @@ def tasks(llm_name: str, file: Path | None, count: int) -> list[Task]:
             seed=SEED,
         )
         e4srec[way] = training(rival, instances.collate, lambda model, batch: next_item_loss(model, batch))
-        tested = partial(instances.collate_evaluation, held_out=1)
-        e4srec_inference[way] = inference(rival, lambda model, users, tested=tested: tested(users).examples)
+        e4srec_inference[way] = inference(rival, partial(tested, instances))
     users, positions = data.batches.indices, instances.batches.indices
     size = config.sft.augment_batch_size
     catalogue = [np.arange(1 + i * size, 1 + (i + 1) * size) for i in range(max(3, count // 8))]
@@ -181,6 +180,11 @@ def inference(model: Any, pack: Callable[[Any, Any], Any]) -> Callable[[Any], in
         return computed(model, examples) - (len(model.instruction_P) if model.shared_prefix else 0)
 
     return run
+
+
+def tested(instances: Any, model: Any, users: Any) -> Any:
+    """What E4SRec is shown of users in the test; packed by the model's own packer, as all of its examples."""
+    return instances.collate_evaluation(users, held_out=1).examples
 
 
 def computed(model: Any, examples: Any) -> int:

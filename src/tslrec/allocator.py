@@ -10,20 +10,39 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 LARGEST_MMAP_THRESHOLD = 32 * 2**20
 """Bytes; glibc takes no larger one. Bigger blocks, a language model's weights say, still go back at once."""
 NEVER = 2**31 - 1
+USUAL_THRESHOLD = 128 * 2**10
+"""Bytes; glibc's own, of both."""
 
 
 def keep_freed_memory() -> None:
     """From now on; does nothing where the C library is another."""
+    set_thresholds(LARGEST_MMAP_THRESHOLD, NEVER)
+
+
+@contextmanager
+def freed_memory_goes_back() -> Iterator[None]:
+    """For its time: where more passes through a process than stays in it. What follows keeps it."""
+    set_thresholds(USUAL_THRESHOLD, USUAL_THRESHOLD)
+    try:
+        yield
+    finally:
+        keep_freed_memory()
+
+
+def set_thresholds(mmap: int, trim: int) -> None:
+    """From how many bytes a block is the system's own, and from how many free ones the heap shrinks."""
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
-        library.mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
-        library.mallopt(M_TRIM_THRESHOLD, NEVER)
+        library.mallopt(M_MMAP_THRESHOLD, mmap)
+        library.mallopt(M_TRIM_THRESHOLD, trim)
 
 
 def use_large_pages() -> None:

@@ -13,6 +13,7 @@ from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch.strategies import DeepSpeedStrategy, Strategy
 from torch import nn
 
+from tslrec.allocator import freed_memory_goes_back
 from tslrec.state_files import StateFiles
 
 SHARDS = "zero"
@@ -117,7 +118,9 @@ def partitioned_loading(strategy: Strategy) -> Iterator[None]:
     # Transformers refers to it weakly.
     told = HfDeepSpeedConfig({"train_micro_batch_size_per_gpu": 1, **strategy.config})
     try:
-        yield
+        # Every module is whole in every process for a moment.
+        with freed_memory_goes_back():
+            yield
     finally:
         unset_hf_deepspeed_config()
         del told
