@@ -82,6 +82,16 @@ def test_a_fusion_refuses_knowledge_of_other_items(folder: Path) -> None:
     refuses(folder, path.parent, f"made with item_map {store['origin']['item_map'][:12]}, but here it is")
 
 
+def test_another_gate_over_the_same_knowledge_computes_only_the_fusion(folder: Path) -> None:
+    ended = train_here(*RUN, "fusion.whitened_size=33", folder=folder)
+    assert "fusion.whitened_size=33: the knowledge has 32 components" in ended.refusal
+    before = sorted(folder.glob("artifacts/augment/*"))
+    for choices in (["fusion.whitened_size=4", "fusion.knowledge_dropout=0.2"], ["fusion=gate_categories"]):
+        assert train_here(*RUN, *choices, folder=folder).code == 0
+    assert sorted(folder.glob("artifacts/augment/*")) == before
+    assert len(list(folder.glob("artifacts/fusion/*/gates.safetensors"))) == 2
+
+
 def refuses(folder: Path, artifact: Path, words: str) -> None:
     """A run ends in one line that names the artifact, and leaves no fusion."""
     line = train_here(*RUN, folder=folder).refusal

@@ -147,6 +147,15 @@ def test_the_fusion_reads_a_store_slice_by_slice(tmp_path: Path) -> None:
     assert torch.equal(torch.cat([table[0:3], table[3:10], table[10:12]]), table[0:12])
 
 
+def test_the_fusion_reads_the_inferred_categories_of_a_store(tmp_path: Path) -> None:
+    store = finished_store(tmp_path)
+    context = context_of(tmp_path, NUM_ITEMS)
+    table = load_input(replace(context, inputs={**context.inputs, "augment": store}), "categories_IK")
+    distributions_IK = table[1 : NUM_ITEMS + 1]
+    assert torch.equal(distributions_IK, KnowledgeStore.open(store).table(CATEGORIES)[1 : NUM_ITEMS + 1])
+    torch.testing.assert_close(distributions_IK.sum(dim=1), torch.ones(NUM_ITEMS))
+
+
 @pytest.mark.parametrize("damage", ["shard", "swapped", "index", "store"])
 def test_files_that_do_not_fit_each_other_are_refused(damage: str, tmp_path: Path) -> None:
     store = finished_store(tmp_path)

@@ -42,6 +42,7 @@ NEEDS = {
 
 MADE_BY = {
     "knowledge_IH": ("augment", "own_embeddings", "random_projection", "untuned_llm"),
+    "categories_IK": ("augment",),
     "clusters_I": ("preferences",),
 }
 """Which stages make the arrays that fusions ask for by the name of a parameter; a method has one of each."""

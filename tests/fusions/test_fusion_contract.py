@@ -13,7 +13,8 @@ from torch import Tensor
 
 from conftest import CHECKOUT
 from tslrec.check import fusion_inputs
-from tslrec.fusions.gate import GatedFusion, standardise
+from tslrec.fusions.gate import GatedCategories, GatedFusion
+from tslrec.fusions.scaling import standardise, whiten
 from tslrec.item_embedding import ItemEmbedding
 from tslrec.stages.recommender import build_backbone
 
@@ -28,7 +29,8 @@ def inputs() -> dict[str, Tensor]:
     clusters[0] = -1
     knowledge = 3 + 5 * torch.randn(NUM_ITEMS + 1, KNOWLEDGE_SIZE, generator=draw)
     knowledge[0] = 0
-    return {"knowledge_IH": knowledge, "clusters_I": clusters}
+    categories = torch.randn(NUM_ITEMS + 1, NUM_CLUSTERS, generator=draw).softmax(dim=1)
+    return {"knowledge_IH": knowledge, "categories_IK": categories, "clusters_I": clusters}
 
 
 def build(path: Path, **numbers: Any) -> ItemEmbedding:
@@ -138,21 +140,27 @@ def test_the_gate_bias_favours_a_side(bias: float, side: str) -> None:
     torch.testing.assert_close(fusion.table(), sides[side], atol=1e-6, rtol=0)
 
 
-def test_knowledge_is_standardised_over_items() -> None:
-    standardised = standardise(inputs()["knowledge_IH"])
-    torch.testing.assert_close(standardised[1:].mean(dim=0), torch.zeros(KNOWLEDGE_SIZE), atol=1e-6, rtol=0)
-    torch.testing.assert_close(standardised[1:].std(dim=0, unbiased=False), torch.ones(KNOWLEDGE_SIZE))
-    assert (standardised[0] == 0).all()
+def test_dropped_knowledge_leaves_the_rest_and_only_in_training() -> None:
+    torch.manual_seed(0)
+    knowledge_IH = inputs()["knowledge_IH"]
+    fusion = GatedFusion(NUM_ITEMS, HIDDEN_SIZE, knowledge_IH=knowledge_IH, gate_bias=-30.0, knowledge_dropout=0.5)
+    whole = fusion.eval().table()
+    dropped = fusion.train().table()
+    torch.testing.assert_close(whole, fusion.knowledge_projection(fusion.knowledge_IH), atol=1e-6, rtol=0)
+    kept = dropped.abs() > 1e-9
+    assert 0.4 < float(kept[1:].float().mean()) < 0.6
+    torch.testing.assert_close(dropped[kept], 2 * whole[kept], atol=1e-6, rtol=1e-4)
 
 
-def test_a_constant_dimension_of_knowledge_becomes_zero() -> None:
-    knowledge = inputs()["knowledge_IH"]
-    knowledge[:, 3] = 7
-    assert (standardise(knowledge)[:, 3] == 0).all()
+def test_the_gate_sees_the_whitened_knowledge() -> None:
+    fusion = GatedFusion(NUM_ITEMS, HIDDEN_SIZE, knowledge_IH=inputs()["knowledge_IH"], whitened_size=6)
+    assert torch.equal(fusion.knowledge_IH, whiten(inputs()["knowledge_IH"], 6))
+    assert fusion.knowledge_projection.in_features == 6
 
 
-def test_knowledge_that_is_not_finite_is_refused() -> None:
-    knowledge = inputs()["knowledge_IH"]
-    knowledge[4, 2] = float("nan")
-    with pytest.raises(ValueError, match="not finite"):
-        standardise(knowledge)
+def test_inferred_categories_take_the_place_of_the_state() -> None:
+    torch.manual_seed(0)
+    categories_IK = inputs()["categories_IK"]
+    table = GatedCategories(NUM_ITEMS, HIDDEN_SIZE, categories_IK=categories_IK, gate_bias=1.0).table()
+    torch.manual_seed(0)
+    assert torch.equal(table, GatedFusion(NUM_ITEMS, HIDDEN_SIZE, knowledge_IH=categories_IK, gate_bias=1.0).table())

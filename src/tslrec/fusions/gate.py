@@ -1,6 +1,6 @@
 """The paper's fusion: a gate per dimension between a fresh id embedding and the LLM's knowledge embedding.
 
-Shapes: I items (row 0 is padding), D hidden size of the backbone, H hidden size of the language model.
+Shapes: I items (row 0 is padding), D hidden size of the backbone, H hidden size of the language model, K clusters.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tslrec.backbones.dropout import Dropout
+from tslrec.fusions.scaling import standardise, whiten
 from tslrec.item_embedding import IdEmbedding, ItemEmbedding
-from tslrec.streaming import Table, slices
+from tslrec.streaming import Table
 
 
 class GatedFusion(ItemEmbedding):
@@ -17,14 +19,16 @@ class GatedFusion(ItemEmbedding):
 
     The paper gives no formula; this one gates each dimension. e is freshly initialised and learnt. h is frozen and
     standardised per dimension over the catalogue, since an LLM's hidden states have a few dimensions far larger than
-    the rest. V starts so that Vh has the scale of e, and b = `gate_bias` decides where the gate starts.
+    the rest, or whitened. V starts so that Vh has the scale of e, and b = `gate_bias` decides where the gate starts.
 
     Args:
         num_items: I.
         hidden_size: D.
-        knowledge_IH: the knowledge embeddings, `[I + 1, H]`, read slice by slice: only the standardised table, a frozen
+        knowledge_IH: the knowledge embeddings, `[I + 1, H]`, read slice by slice: only the scaled table, a frozen
             buffer of the model, is in memory. Row 0 is not used.
         gate_bias: initial b; 0 gives both sides the same weight, a larger one favours the id embedding.
+        whitened_size: whiten h and keep so many of its principal components; None standardises each dimension.
+        knowledge_dropout: of Vh, in training.
         padding_row: see `ItemEmbedding`.
     """
 
@@ -37,16 +41,20 @@ class GatedFusion(ItemEmbedding):
         *,
         knowledge_IH: Table,
         gate_bias: float = 0.0,
+        whitened_size: int | None = None,
+        knowledge_dropout: float = 0.0,
         padding_row: bool = False,
     ) -> None:
         super().__init__(num_items, hidden_size, padding_row)
         if len(knowledge_IH.shape) != 2 or len(knowledge_IH) != num_items + 1:
             raise ValueError(f"knowledge embeddings of {num_items} items and padding, not {tuple(knowledge_IH.shape)}")
         # Not persistent: the augment stage's artifact holds it already, and it never changes.
-        self.register_buffer("knowledge_IH", standardise(knowledge_IH), persistent=False)
-        knowledge_size = knowledge_IH.shape[1]
+        scaled = standardise(knowledge_IH) if whitened_size is None else whiten(knowledge_IH, whitened_size)
+        self.register_buffer("knowledge_IH", scaled, persistent=False)
+        knowledge_size = scaled.shape[1]
         self.id_embedding = IdEmbedding(num_items, hidden_size, padding_row)
         self.knowledge_projection = nn.Linear(knowledge_size, hidden_size, bias=False)
+        self.knowledge_dropout = Dropout(knowledge_dropout)
         self.gate = nn.Linear(2 * hidden_size, hidden_size)
         nn.init.normal_(self.knowledge_projection.weight, std=0.02 / knowledge_size**0.5)
         nn.init.xavier_uniform_(self.gate.weight)
@@ -60,7 +68,7 @@ class GatedFusion(ItemEmbedding):
 
     def fuse(self, id_ID: Tensor, knowledge_IH: Tensor) -> Tensor:
         """The fused vectors of the items that both have a row for."""
-        knowledge_ID = self.knowledge_projection(knowledge_IH)
+        knowledge_ID = self.knowledge_dropout(self.knowledge_projection(knowledge_IH))
         gate_ID = self.gate_values(id_ID, knowledge_ID)
         # The same as g ⊙ e + (1 − g) ⊙ Vh with one multiplication less. Row 0 is e alone where padding is a row,
         # and zero otherwise: both e and the standardised h are zero there.
@@ -75,27 +83,33 @@ class GatedFusion(ItemEmbedding):
         return self.gate_values(self.id_embedding.table(), self.knowledge_projection(self.knowledge_IH)).mean(dim=1)
 
 
-def standardise(knowledge_IH: Table) -> Tensor:
-    """Mean 0 and standard deviation 1 per dimension over the items; padding becomes zeros, as do constant dimensions.
+class GatedCategories(GatedFusion):
+    """The same with the category distribution that the language model infers of an item in the place of its state.
 
-    Raises:
-        ValueError: if a value is not finite.
+    Args:
+        num_items: I.
+        hidden_size: D.
+        categories_IK: the distributions, `[I + 1, K]`, read slice by slice. Row 0 is not used.
+        gate_bias: see `GatedFusion`.
+        knowledge_dropout: see `GatedFusion`.
+        padding_row: see `ItemEmbedding`.
     """
-    rows, size = len(knowledge_IH), knowledge_IH.shape[1]
-    total_H, squares_H = torch.zeros(size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
-    for each in slices(rows, start=1):
-        items_RH = knowledge_IH[each].double()
-        if not torch.isfinite(items_RH).all():
-            raise ValueError("knowledge embeddings hold values that are not finite")
-        total_H += items_RH.sum(dim=0)
-    mean_H = total_H / (rows - 1)
-    for each in slices(rows, start=1):
-        squares_H += (knowledge_IH[each].double() - mean_H).square().sum(dim=0)
-    deviation_H = (squares_H / (rows - 1)).sqrt()
-    # Sums of equal numbers leave a deviation of rounding errors.
-    constant_H = deviation_H <= mean_H.abs() * 1e-12
-    scale_H = torch.where(constant_H, torch.zeros_like(deviation_H), 1 / deviation_H.clamp_min(1e-30))
-    standardised_IH = torch.zeros(rows, size)
-    for each in slices(rows, start=1):
-        standardised_IH[each] = ((knowledge_IH[each].double() - mean_H) * scale_H).float()
-    return standardised_IH
+
+    def __init__(
+        self,
+        num_items: int,
+        hidden_size: int,
+        *,
+        categories_IK: Table,
+        gate_bias: float = 0.0,
+        knowledge_dropout: float = 0.0,
+        padding_row: bool = False,
+    ) -> None:
+        super().__init__(
+            num_items,
+            hidden_size,
+            knowledge_IH=categories_IK,
+            gate_bias=gate_bias,
+            knowledge_dropout=knowledge_dropout,
+            padding_row=padding_row,
+        )

@@ -16,7 +16,7 @@ from tslrec.check import fusion_inputs, maker_of
 from tslrec.errors import UserError
 from tslrec.item_embedding import ItemEmbedding
 from tslrec.knowledge.origin import digest_item_map
-from tslrec.knowledge.store import KnowledgeStore
+from tslrec.knowledge.store import CATEGORIES, KNOWLEDGE, KnowledgeStore
 from tslrec.knowledge.table_file import FILE, read_knowledge
 from tslrec.llm.adapter_files import HEADS
 from tslrec.stages.context import StageContext
@@ -71,7 +71,7 @@ def load_input(context: StageContext, name: str) -> Table:
     if name == "clusters_I":
         table = clusters_of(folder, context)
     elif maker == "augment":
-        table = knowledge_of(folder, context)
+        table = knowledge_of(folder, context).table(CATEGORIES if name == "categories_IK" else KNOWLEDGE)
     else:
         refuse_other_items(folder / FILE, context)
         table = read_knowledge(folder)
@@ -83,8 +83,8 @@ def load_input(context: StageContext, name: str) -> Table:
     return table
 
 
-def knowledge_of(folder: Path, context: StageContext) -> Table:
-    """The knowledge embeddings of a store: of the data set's items, and as wide as the model that made them."""
+def knowledge_of(folder: Path, context: StageContext) -> KnowledgeStore:
+    """A store of the data set's items, its knowledge as wide as the model that made it."""
     store = KnowledgeStore.open(folder)
     item_map = digest_item_map(context.interactions.ids.items[1:])
     store.origin.refuse_other(replace(store.origin, item_map=item_map), folder, ["item_map"])
@@ -95,7 +95,7 @@ def knowledge_of(folder: Path, context: StageContext) -> Table:
             f"{folder}: rows of {table.shape[1]} numbers, but the language model's have "
             f"{trained['item_projection.weight'][0]}; delete it to compute it again"
         )
-    return table
+    return store
 
 
 def clusters_of(folder: Path, context: StageContext) -> Tensor:
