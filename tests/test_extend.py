@@ -19,8 +19,11 @@ from torch import Tensor
 from catalogue import LLM, context_of, embeddings, prepare
 from tslrec.artifacts import Artifact, ArtifactStore, Recipe, read_manifest
 from tslrec.cli import main
+from tslrec.config import KnowledgeConfig
 from tslrec.files import write_json
 from tslrec.knowledge.store import CATEGORIES, KnowledgeStore
+from tslrec.llm.prompted import H_U
+from tslrec.llm.reading import Reading
 from tslrec.llm.source import resolve
 from tslrec.stages import augment
 
@@ -29,7 +32,7 @@ ALL = OLD + NEW
 FACTS = {"created": "2026-01-02T03:04:05+00:00", "wall_seconds": 12.0, "peak_memory_gib": 0.5}
 
 
-def store_of(folder: Path, num_items: int) -> Path:
+def store_of(folder: Path, num_items: int, reading: Reading = H_U) -> Path:
     """A finished store in a folder of artifacts, with what it was made from."""
     prepare(folder / "made", num_items)
     root = ArtifactStore(folder / "artifacts")
@@ -48,6 +51,7 @@ def store_of(folder: Path, num_items: int) -> Path:
 
     def compute(output: Path) -> dict[str, Any]:
         context = context_of(folder / "made", num_items, output, root.checkpoints(recipe), augment_shard_size=4)
+        context.config.knowledge = KnowledgeConfig(reading.layer, reading.position)
         return augment.run(replace(context, inputs={stage: each.folder for stage, each in inputs.items()}))
 
     return root.produce(recipe, compute, lambda: FACTS).folder
@@ -101,6 +105,18 @@ def test_only_new_items_are_computed_and_old_rows_stay_to_the_bit(
     knowledge_RH, _ = really(loaded_model(tmp_path), standardised, batch_size=256)
     raw_ids = [f"i{item}" for item in new]
     torch.testing.assert_close(rows_of(after, "knowledge", raw_ids), knowledge_RH, rtol=1e-5, atol=1e-6)
+
+
+def test_new_items_are_read_where_the_old_ones_were(tmp_path: Path) -> None:
+    reading = Reading("1", "item")
+    store = store_of(tmp_path, OLD, reading)
+    main(["extend", str(store), *grown(tmp_path), f"cache={tmp_path}"])
+    after = extended(store)
+    new = list(range(OLD + 1, ALL + 1))
+    items_RD = after.scaling(torch.from_numpy(embeddings(ALL)[new]))
+    knowledge_RH, _ = augment.augment(loaded_model(tmp_path), items_RD, batch_size=256, reading=reading)
+    torch.testing.assert_close(after.table()[OLD + 1 : ALL + 1], knowledge_RH, rtol=1e-5, atol=1e-6)
+    assert after.origin.reading == {"layer": "1", "position": "item"}
 
 
 def loaded_model(folder: Path) -> Any:

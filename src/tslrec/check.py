@@ -59,6 +59,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "training.selection": ("masked", "unmasked"),
     "sft.target": ("training", "window"),
     "sft.reduction": ("mean", "sum"),
+    "knowledge.position": ("response", "item"),
     "llm.dtype": ("float32", "bfloat16", "float16"),
     "llm.attention": ("sdpa", "eager"),
     "logger.kind": ("csv", "wandb", "tensorboard"),
@@ -145,6 +146,12 @@ def check_values(config: Config) -> None:
         value = getattr(getattr(config, section), name)
         if value not in allowed:
             raise UserError(f"{key}={value}: must be one of {', '.join(allowed)}")
+    layer = config.knowledge.layer
+    if layer not in ("last", "mean") and not (layer.isdecimal() and int(layer) > 0):
+        raise UserError(f"knowledge.layer={layer}: must be last, mean, or the number of a layer, from 1")
+    layers = (config.llm.shape or config.llm.random or {}).get("num_hidden_layers")
+    if layer.isdecimal() and layers is not None and int(layer) > layers:
+        raise UserError(f"knowledge.layer={layer}: llm={config.llm.name} has {layers} layers; name one of them")
     if config.llm.weight_bits not in (None, 8, 4):
         raise UserError(f"llm.weight_bits={config.llm.weight_bits}: must be 8, 4 or null")
     at_least_one = {

@@ -179,6 +179,19 @@ class SFTConfig:
 
 
 @dataclass
+class KnowledgeConfig:
+    """Where in the language model the knowledge of an item is read; the paper does not say (Section 4.2).
+
+    Attributes:
+        layer: `last`, after the final norm, as h^u of Eq. 1; `mean` of all layers; or a layer's number, from 1.
+        position: `response`, the prompt's last token, as h^u; or `item`, the item's own token.
+    """
+
+    layer: str = "last"
+    position: str = "response"
+
+
+@dataclass
 class E4SRecConfig:
     """Numbers of the rival method E4SRec (Li et al. 2023), as its authors set them.
 
@@ -255,6 +268,7 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     preferences: PreferencesConfig = field(default_factory=PreferencesConfig)
     sft: SFTConfig = field(default_factory=SFTConfig)
+    knowledge: KnowledgeConfig = field(default_factory=KnowledgeConfig)
     e4srec: E4SRecConfig = field(default_factory=E4SRecConfig)
     trainer: TrainerConfig = MISSING
     logger: LoggerConfig = field(default_factory=LoggerConfig)

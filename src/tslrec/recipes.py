@@ -101,6 +101,7 @@ def stage_settings(config: Config, stage: str, llm_identity: Mapping[str, Any] |
         unread |= {"patience", "eval_batch_size"}
     sft = {name: value for name, value in asdict(config.sft).items() if name not in unread}
     prompt = {"prompt": [INSTRUCTION, RESPONSE]}
+    knowledge = {"knowledge": asdict(config.knowledge)}
     match stage:
         case "backbone":
             return {"model": config.model, **trained}, model
@@ -110,7 +111,7 @@ def stage_settings(config: Config, stage: str, llm_identity: Mapping[str, Any] |
             window = {"max_len": config.training.max_len}
             return {**language, **prompt, **window, "sft": sft}, f"{model}-{config.llm.name}"
         case "augment":
-            return {**language, **prompt}, f"{model}-{config.llm.name}"
+            return {**language, **prompt, **knowledge}, f"{model}-{config.llm.name}"
         case "own_embeddings":
             return {}, model
         case "random_projection":
@@ -118,7 +119,7 @@ def stage_settings(config: Config, stage: str, llm_identity: Mapping[str, Any] |
         case "untuned_llm":
             without_lora = {**language, "llm": {name: value for name, value in llm.items() if name != "lora"}}
             categories = {"num_clusters": config.preferences.num_clusters}
-            return {**without_lora, **prompt, **categories}, f"{model}-{config.llm.name}"
+            return {**without_lora, **prompt, **knowledge, **categories}, f"{model}-{config.llm.name}"
         case "e4srec":
             # Its LoRA is its own.
             its_llm = {name: value for name, value in llm.items() if name != "lora"}

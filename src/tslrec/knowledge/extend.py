@@ -16,6 +16,7 @@ from tslrec.knowledge.shards import Plan, Shards
 from tslrec.knowledge.store import write_store
 from tslrec.llm.adapter_files import load_trained
 from tslrec.llm.preference_model import PreferenceLLM
+from tslrec.llm.reading import Reading
 from tslrec.measuring import Meter
 from tslrec.stages.augment import begin, fill, finished
 from tslrec.trainers import StageTrainers
@@ -63,6 +64,7 @@ def extend(folder: Path, items: Path, item_embeddings: Path, config: Config, tel
             catalogue.item_embeddings_ID,
             extension.new_N,
             batch_size=config.sft.augment_batch_size,
+            reading=Reading(**earlier.store.origin.reading),
             precision=earlier.manifest["config"]["precision"],
             first=first,
             goes_on=output.is_dir,

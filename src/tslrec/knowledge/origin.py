@@ -23,6 +23,7 @@ class Origin:
         base_model: the identity of the frozen language model's weights.
         adapter: of the trained parts: LoRA, item projection and group head.
         prompt: instruction and response, K not yet filled in.
+        reading: layer and position of the hidden state that is the knowledge.
         num_clusters: K.
         centroids: of the centroids that the K categories stand for.
         item_map: of the raw ids, in the order of the items.
@@ -32,6 +33,7 @@ class Origin:
     base_model: Mapping[str, Any]
     adapter: str
     prompt: tuple[str, str]
+    reading: Mapping[str, str]
     num_clusters: int
     centroids: str
     item_map: str

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from tslrec.llm.packing import PackedExamples
 from tslrec.llm.prompt import Prompt
-from tslrec.llm.prompted import KeysAndValues, PromptedLLM
+from tslrec.llm.prompted import H_U, KeysAndValues, PromptedLLM
+from tslrec.llm.reading import Reading
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 class PreferenceOutput(NamedTuple):
     """Attributes:
-    knowledge_BH: h^u of Eq. 1, the last hidden state at the last token of the response.
+    knowledge_BH: h^u of Eq. 1, the last hidden state at the last token of the response, or what else was asked for.
     logits_BK: before the softmax of Eq. 2, float32.
     """
 
@@ -58,9 +59,23 @@ class PreferenceLLM(PromptedLLM):
 
     def forward(self, examples: PackedExamples, prefix: KeysAndValues | None = None) -> PreferenceOutput:
         """Knowledge and logits; the arguments are those of `read`."""
-        knowledge_BH = self.read(examples, prefix)
-        standardised_BH = (knowledge_BH.to(self.centre_H.dtype) - self.centre_H) / self.spread_H
-        return PreferenceOutput(knowledge_BH, self.group_head(standardised_BH))
+        return self.know(examples, prefix, H_U)
+
+    def know(self, examples: PackedExamples, prefix: KeysAndValues | None, reading: Reading) -> PreferenceOutput:
+        """The same with the knowledge read elsewhere; the logits are those of h^u, which the group head was trained on.
+
+        Args:
+            examples: see `read`.
+            prefix: see `read`.
+            reading: layer and position.
+        """
+        states = self.states(examples, prefix, every_layer=reading.every_layer)
+        preference_BH = H_U(states, examples, len(self.response_J))
+        standardised_BH = (preference_BH.to(self.centre_H.dtype) - self.centre_H) / self.spread_H
+        logits_BK = self.group_head(standardised_BH)
+        if reading == H_U:
+            return PreferenceOutput(preference_BH, logits_BK)
+        return PreferenceOutput(reading(states, examples, len(self.response_J)), logits_BK)
 
     @torch.no_grad()
     def calibrate(self, examples: PackedExamples) -> None:

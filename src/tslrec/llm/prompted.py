@@ -17,6 +17,7 @@ from tslrec.config import LoraConfig
 from tslrec.llm import shared_attention
 from tslrec.llm.packing import NO_EXAMPLE, PADDING_TOKEN, ROW_LENGTH, PackedExamples, Packer
 from tslrec.llm.prompt import Prompt
+from tslrec.llm.reading import Reading
 from tslrec.llm.scaling import Scaling
 from tslrec.rows import own_past
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 KeysAndValues = Sequence[tuple[Tensor, Tensor]]
 """Of each layer, each `[1, G, P, E]`."""
+H_U = Reading()
+"""h^u of Eq. 1: the last hidden state at the last token."""
 
 
 class PromptedLLM(nn.Module):
@@ -85,58 +88,74 @@ class PromptedLLM(nn.Module):
             examples: the batch.
             prefix: what `run_prefix` gave, to run many batches with the same weights; computed here where None.
         """
+        return H_U(self.states(examples, prefix), examples, len(self.response_J))
+
+    def states(
+        self, examples: PackedExamples, prefix: KeysAndValues | None = None, *, every_layer: bool = False
+    ) -> Sequence[Tensor]:
+        """Hidden states of packed examples, `[R, T, H]` each: the last, or those of the embeddings and every layer.
+
+        Args:
+            examples: see `read`.
+            prefix: see `read`.
+            every_layer: see above; in the last of them, too, the final norm is applied.
+        """
         suffix_RTH = self._embed(examples.tokens_RT)
         if not self.shared_prefix:
-            hidden_RTH = self._whole_sequences(suffix_RTH, examples)
-        elif prefix is None and self.one_pass:
-            hidden_RTH = self._with_prefix(suffix_RTH, examples)
-        else:
-            hidden_RTH = self._after_prefix(suffix_RTH, examples, self.run_prefix() if prefix is None else prefix)
-        return hidden_RTH.reshape(-1, self.knowledge_size)[examples.last_B]
+            return self._whole_sequences(suffix_RTH, examples, every_layer)
+        if prefix is None and self.one_pass:
+            return self._with_prefix(suffix_RTH, examples, every_layer)
+        return self._after_prefix(suffix_RTH, examples, self.run_prefix() if prefix is None else prefix, every_layer)
 
     def run_prefix(self) -> KeysAndValues:
         """Keys and values of the instruction, with gradient."""
         cache = self.llm(inputs_embeds=self._instruction(1), use_cache=True).cache
         return [(layer.keys, layer.values) for layer in cache.layers]
 
-    def _with_prefix(self, suffix_RTH: Tensor, examples: PackedExamples) -> Tensor:
+    def _with_prefix(self, suffix_RTH: Tensor, examples: PackedExamples, every_layer: bool) -> Sequence[Tensor]:
         """One pass over the instruction and all rows; in front of the examples the instruction stands once."""
         length = len(self.instruction_P)
         positions_N = torch.cat(
             [torch.arange(length, device=suffix_RTH.device), examples.positions_RT.flatten() + length]
         )
-        hidden_1NH = self.llm(
+        output = self.llm(
             inputs_embeds=torch.cat([self._instruction(1), suffix_RTH.flatten(0, 1)[None]], dim=1),
             attention_mask=shared_attention.added_mask(self._seen(examples.examples_RT), suffix_RTH.dtype),
             position_ids=positions_N[None],
             use_cache=False,
-        ).last_hidden_state
-        return hidden_1NH[0, length:]
+            output_hidden_states=every_layer,
+        )
+        return [state_1NH[0, length:].view_as(suffix_RTH) for state_1NH in states_of(output)]
 
-    def _after_prefix(self, suffix_RTH: Tensor, examples: PackedExamples, prefix: KeysAndValues) -> Tensor:
+    def _after_prefix(
+        self, suffix_RTH: Tensor, examples: PackedExamples, prefix: KeysAndValues, every_layer: bool
+    ) -> Sequence[Tensor]:
         from transformers import DynamicCache
 
         rows = suffix_RTH.shape[0]
         # A cache grows in place, so each pass gets one of its own over the same prefix.
         cache = DynamicCache([(k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for k, v in prefix])
-        return self.llm(
+        output = self.llm(
             inputs_embeds=suffix_RTH,
             attention_mask=self._mask(examples.examples_RT, suffix_RTH.dtype),
             position_ids=examples.positions_RT + len(self.instruction_P),
             cache=cache,
             use_cache=True,
-        ).last_hidden_state
+            output_hidden_states=every_layer,
+        )
+        return states_of(output)
 
-    def _whole_sequences(self, suffix_RTH: Tensor, examples: PackedExamples) -> Tensor:
+    def _whole_sequences(self, suffix_RTH: Tensor, examples: PackedExamples, every_layer: bool) -> Sequence[Tensor]:
         """Every row is one example: instruction, items, response, padding on the right."""
         instruction_RPH = self._instruction(suffix_RTH.shape[0])
         mask_RS = F.pad((examples.examples_RT != NO_EXAMPLE).long(), (len(self.instruction_P), 0), value=1)
-        hidden_RSH = self.llm(
+        output = self.llm(
             inputs_embeds=torch.cat([instruction_RPH, suffix_RTH], dim=1),
             attention_mask=mask_RS,
             use_cache=False,
-        ).last_hidden_state
-        return hidden_RSH[:, len(self.instruction_P) :]
+            output_hidden_states=every_layer,
+        )
+        return [state_RSH[:, len(self.instruction_P) :] for state_RSH in states_of(output)]
 
     def _mask(self, examples_RT: Tensor, dtype: torch.dtype) -> Tensor:
         """Who sees whom, as the model's attention wants to be told."""
@@ -159,6 +178,11 @@ class PromptedLLM(nn.Module):
         response_JH = self._token_embedding()(self.response_J)
         response_RTH = F.embedding((-1 - tokens_RT).clamp(min=0), response_JH)
         return torch.where((tokens_RT < 0)[..., None], response_RTH, items_RTH.to(response_JH.dtype))
+
+
+def states_of(output: Any) -> Sequence[Tensor]:
+    """The hidden states that transformers gives: of every layer where asked for, else the last."""
+    return output.hidden_states or [output.last_hidden_state]
 
 
 def packer_of(prompt: Prompt, *, shared_prefix: bool) -> Packer:

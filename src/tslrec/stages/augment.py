@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from tslrec.knowledge.store import CATEGORIES, KNOWLEDGE, KnowledgeStore, Places
 from tslrec.llm.adapter_files import digest_trained, item_embeddings, load_trained
 from tslrec.llm.preference_model import PreferenceLLM
 from tslrec.llm.prompt import INSTRUCTION, RESPONSE
-from tslrec.llm.prompted import KeysAndValues
+from tslrec.llm.prompted import H_U, KeysAndValues
+from tslrec.llm.reading import Reading
 from tslrec.llm.scaling import Scaling
 from tslrec.llm.source import ResolvedSource, resolve
 from tslrec.measuring import Meter
@@ -36,7 +38,7 @@ from tslrec.ranks import is_first, start_others
 from tslrec.stages.context import StageContext
 from tslrec.streaming import FileTable, Table, read_rows, slices
 
-VERSION = 2
+VERSION = 3
 TOGETHER = True
 
 TOP = 3
@@ -50,6 +52,7 @@ def augment(
     *,
     batch_size: int,
     prefix: KeysAndValues | None = None,
+    reading: Reading = H_U,
     advance: Callable[[int], None] = lambda items: None,
 ) -> tuple[Tensor, Tensor]:
     """Each item as a virtual user who bought nothing else: Eq. 1 and 2 with one item.
@@ -59,6 +62,7 @@ def augment(
         items_RD: standardised item embeddings.
         batch_size: items run at a time.
         prefix: what `model.run_prefix` gave, which is the same for the whole catalogue.
+        reading: where the knowledge is read.
         advance: told of the items of each batch.
 
     Returns:
@@ -70,7 +74,7 @@ def augment(
     categories_RK = torch.empty(rows, model.group_head.out_features)
     for batch in slices(rows, size=batch_size):
         items_B = np.arange(batch.start, batch.stop) + 1
-        output = model(model.packer(list(items_B[:, None])).to(model.items_ID.device), prefix)
+        output = model.know(model.packer(list(items_B[:, None])).to(model.items_ID.device), prefix, reading)
         knowledge_RH[batch] = output.knowledge_BH.float().cpu()
         categories_RK[batch] = output.logits_BK.float().softmax(dim=1).cpu()
         advance(len(items_B))
@@ -84,6 +88,7 @@ def fill(
     items_N: NDArray[np.int64],
     *,
     batch_size: int,
+    reading: Reading,
     precision: str,
     first: bool,
     goes_on: Callable[[], bool],
@@ -97,6 +102,7 @@ def fill(
         item_embeddings_ID: read a shard at a time.
         items_N: the items that are to be computed, in the order of the rows.
         batch_size: see `augment`.
+        reading: see `augment`.
         precision: Lightning's, of the language model.
         first: whether this is the first process of the job.
         goes_on: whether the store is still in the making.
@@ -124,6 +130,7 @@ def fill(
                     items_RD,
                     batch_size=batch_size,
                     prefix=prefix,
+                    reading=reading,
                     advance=lambda items: progress.advance(task, items),
                 )
             if not (torch.isfinite(knowledge_RH).all() and torch.isfinite(categories_RK).all()):
@@ -171,6 +178,7 @@ def run(context: StageContext) -> dict[str, Any]:
         item_embeddings_ID,
         np.arange(1, num_items + 1),
         batch_size=config.sft.augment_batch_size,
+        reading=Reading.of(config.knowledge),
         precision=config.trainer.llm_precision,
         first=first,
         goes_on=goes_on,
@@ -187,11 +195,13 @@ def run(context: StageContext) -> dict[str, Any]:
 
 def origin_of(context: StageContext, source: ResolvedSource, item_embeddings_ID: FileTable) -> Origin:
     """What the store of this run is made from."""
+    config = context.config
     centroids_KD = FileTable(context.inputs["preferences"] / "preferences.safetensors", "centroids")
     return Origin(
         base_model=source.identity,
         adapter=digest_trained(context.inputs["sft"]),
         prompt=(INSTRUCTION, RESPONSE),
+        reading=asdict(config.knowledge),
         num_clusters=len(centroids_KD),
         centroids=digest_rows(centroids_KD),
         item_map=digest_item_map(context.interactions.ids.items[1:]),

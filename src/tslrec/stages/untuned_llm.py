@@ -13,11 +13,12 @@ import torch.nn.functional as F
 
 from tslrec.knowledge.table_file import write_knowledge
 from tslrec.llm.adapter_files import new_model, read_item_embeddings
+from tslrec.llm.reading import Reading
 from tslrec.llm.source import resolve
 from tslrec.stages.augment import augment, autocast
 from tslrec.stages.context import StageContext
 
-VERSION = 2
+VERSION = 3
 TOGETHER = False
 
 
@@ -30,6 +31,12 @@ def run(context: StageContext) -> dict[str, Any]:
     model.to(context.make_trainer(max_epochs=1, llm=True).strategy.root_device)
     with torch.inference_mode(), autocast(config.trainer.llm_precision, model.items_ID.device):
         prefix = model.run_prefix() if model.shared_prefix else None
-        knowledge_RH, _ = augment(model, model.items_ID[1:], batch_size=config.sft.augment_batch_size, prefix=prefix)
+        knowledge_RH, _ = augment(
+            model,
+            model.items_ID[1:],
+            batch_size=config.sft.augment_batch_size,
+            prefix=prefix,
+            reading=Reading.of(config.knowledge),
+        )
     write_knowledge(context.folder, F.pad(knowledge_RH, (0, 0, 1, 0)), context.interactions)
     return {}
