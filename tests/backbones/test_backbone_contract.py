@@ -22,6 +22,7 @@ BACKBONES = {
     **DEFAULTS,
     "sasrec, norm first": {**DEFAULTS["sasrec"], "norm_first": True},
     "caser, user vectors": {**DEFAULTS["caser"], "use_user_embedding": True},
+    "caser, its authors' output": {**DEFAULTS["caser"], "use_user_embedding": True, "own_output": True},
 }
 ITEMS = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 0, 0], [7, 0, 0, 0, 0]])
 LENGTHS = torch.tensor([5, 3, 1])
@@ -40,9 +41,20 @@ def test_there_are_backbones() -> None:
 @pytest.mark.parametrize("model", BACKBONES.values(), ids=BACKBONES)
 class TestBackbone:
     def test_gives_a_vector_per_user(self, model: Model) -> None:
-        user = build(model)(ITEMS, LENGTHS, USERS)
-        assert user.shape == (3, 8)
+        backbone = build(model)
+        user = backbone(ITEMS, LENGTHS, USERS)
+        assert user.shape == (3, backbone.output_table(backbone.item_embedding.table()).shape[1])
         assert torch.isfinite(user).all()
+
+    def test_scores_every_item(self, model: Model) -> None:
+        backbone = build(model)
+        table = backbone.item_embedding.table()
+        output = backbone.output_table(table)
+        assert len(output) == 11
+        assert (output[0] == 0).all()
+        assert output is table or output is backbone.own_output_IE
+        rows = torch.tensor([0, 3, 7])
+        assert torch.equal(backbone.output_rows(rows, table[rows]), output[rows])
 
     def test_more_padding_changes_nothing(self, model: Model) -> None:
         backbone = build(model).eval()
@@ -82,8 +94,9 @@ class TestBackbone:
 
     def test_gradient_reaches_every_parameter(self, model: Model) -> None:
         backbone = build(model).eval()
-        weight: Tensor = torch.randn(3, 8)
-        (backbone(ITEMS, LENGTHS, USERS) * weight).sum().backward()
+        user = backbone(ITEMS, LENGTHS, USERS)
+        scores: Tensor = user @ backbone.output_table(backbone.item_embedding.table()).T
+        (scores * torch.randn_like(scores)).sum().backward()
         for name, parameter in backbone.named_parameters():
             assert parameter.grad is not None, name
             assert torch.isfinite(parameter.grad).all(), name

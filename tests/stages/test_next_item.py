@@ -73,14 +73,16 @@ def test_all_positions_train_what_all_prefixes_train(name: str, packed: bool) ->
 
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")
 @pytest.mark.parametrize("num_negatives", [None, 12])
-@pytest.mark.parametrize("name", ["caser", "fmlp"])
+@pytest.mark.parametrize("name", ["caser", "caser, its own output", "fmlp"])
 def test_micro_batches_of_prefixes_give_the_gradient_of_their_step(
     name: str, num_negatives: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against the whole step as one graph, with an item table that is computed."""
     monkeypatch.setattr("tslrec.rows.FIXED_MICRO_BATCH", 7)
     torch.manual_seed(0)
-    model = yaml.safe_load(Path(CHECKOUT / "configs" / "model" / f"{name}.yaml").read_text())
+    model = yaml.safe_load(Path(CHECKOUT / "configs" / "model" / f"{name.split(',')[0]}.yaml").read_text())
+    if name.endswith("output"):
+        model |= {"own_output": True, "use_user_embedding": True}
     items = GatedFusion(20, 8, knowledge_IH=torch.randn(21, 5))
     backbone = build_backbone(model, items, num_users=6, max_len=MAX_LEN).double()
     sampler = num_negatives and NegativeSampler(np.ones(21, dtype=np.int64), num_negatives=num_negatives, exponent=0.0)
@@ -101,12 +103,13 @@ def test_micro_batches_of_prefixes_give_the_gradient_of_their_step(
 
     def in_one_graph() -> Tensor:
         negatives, table_ID, step = None, items.table(), batch
+        output_IE = backbone.output_table(table_ID)
         if sampler:
             rows_R, step, negatives = placed(batch, sampler.draw(torch.device("cpu")))
-            table_ID = items.rows(rows_R)
+            table_ID, output_IE = items.rows(rows_R), output_IE[rows_R]
         encoded = [module.encoded(rows, rows.items_BL, table_ID) for rows in step.parts]
         users, targets = (torch.cat(each) for each in zip(*encoded, strict=True))
-        loss = module.loss_of(users, targets, table_ID, negatives) / batch.num_targets
+        loss = module.loss_of(users, targets, output_IE, negatives) / batch.num_targets
         return loss + backbone.regularization(None if sampler else table_ID)
 
     losses, gradients = [], []

@@ -1,6 +1,7 @@
 """What every backbone is: a module that turns item sequences into user vectors, built around an item embedding.
 
-Shapes: B sequences, L positions, D hidden size, I items (row 0 of the table is padding).
+Shapes: B sequences, L positions, D hidden size, I items (row 0 of a table is padding), E size of a user vector (D where
+it scores the items by the item table).
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class Backbone(nn.Module):
         fixed_window: whether it computes `max_len` positions however few are items.
         item_embedding: any `ItemEmbedding`, plain or fused.
         max_len: the longest input, in items.
+        own_output_IE: a table of its own by which user vectors score the items, `[I + 1, E]`; None where that is the
+            item table (tied).
     """
 
     causal: ClassVar[bool] = False
@@ -45,14 +48,15 @@ class Backbone(nn.Module):
         super().__init__()
         self.item_embedding = item_embedding
         self.max_len = max_len
+        self.own_output_IE: nn.Parameter | None = None
 
     @property
     def hidden_size(self) -> int:
         return self.item_embedding.hidden_size
 
     def encoder_parameters(self) -> list[nn.Parameter]:
-        """What is trained beside the item embedding."""
-        of_items = {id(parameter) for parameter in self.item_embedding.parameters()}
+        """What user vectors are made of beside the item embedding."""
+        of_items = {id(self.own_output_IE), *(id(parameter) for parameter in self.item_embedding.parameters())}
         return [each for each in self.parameters() if each.requires_grad and id(each) not in of_items]
 
     def embed(self, items_BL: Tensor, table_ID: Tensor | None) -> Tensor:
@@ -62,8 +66,21 @@ class Backbone(nn.Module):
     def table(self, table_ID: Tensor | None) -> Tensor:
         return self.item_embedding.table() if table_ID is None else table_ID
 
+    def output_table(self, table_ID: Tensor) -> Tensor:
+        """What user vectors score the items by, `[I + 1, E]`: the item table, unless there is a table of its own."""
+        return table_ID if self.own_output_IE is None else self.own_output_IE
+
+    def output_rows(self, rows_R: Tensor, table_RD: Tensor) -> Tensor:
+        """`output_table(table_ID)[rows_R]`, `[R, E]`.
+
+        Args:
+            rows_R: items.
+            table_RD: their rows of the item table.
+        """
+        return table_RD if self.own_output_IE is None else F.embedding(rows_R, self.own_output_IE)
+
     def forward(self, items_BL: Tensor, lengths_B: Tensor, users_B: Tensor, table_ID: Tensor | None = None) -> Tensor:
-        """The user vector after the last item, `[B, D]`.
+        """The user vector after the last item, `[B, E]`.
 
         Args:
             items_BL: item ids, int64, padded with 0 on the right; `L <= max_len`.

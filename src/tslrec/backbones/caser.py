@@ -1,7 +1,7 @@
-"""Caser (Tang and Wang 2018) as RecBole builds it: convolutions over the image that a sequence's vectors make.
+"""Caser (Tang and Wang 2018) as RecBole builds it, or with its authors' output: convolutions over a sequence's vectors.
 
 Shapes: B sequences, L positions, N of them computed, D hidden size, F filters of a height, K kernel length, C channels
-(heights of a band × F).
+(heights of a band × F), I items, E size of a user vector.
 """
 
 from __future__ import annotations
@@ -33,8 +33,12 @@ class Caser(Backbone):
         dropout: of the convolutions' output.
         use_user_embedding: as in the original. Off by default: a user who was not trained on has no such vector, and
             without it the model can be served.
+        own_output: as in the authors' code: what the first fully connected layer gives, the user's own vector and a
+            constant score the items by a table of their own. False is RecBole's: a second layer, and the item table.
         reg_weight: of the L2 norms (not squared) that are added to the loss.
     """
+
+    second: nn.Linear | None
 
     def __init__(
         self,
@@ -46,6 +50,7 @@ class Caser(Backbone):
         num_horizontal: int = 8,
         dropout: float = 0.4,
         use_user_embedding: bool = False,
+        own_output: bool = False,
         reg_weight: float = 1e-4,
     ) -> None:
         super().__init__(item_embedding, max_len)
@@ -55,17 +60,30 @@ class Caser(Backbone):
         self.horizontal = nn.ModuleList(nn.Conv1d(size, num_horizontal, height) for height in range(1, max_len + 1))
         self.dropout = Dropout(dropout)
         self.first = nn.Linear(num_vertical * size + num_horizontal * max_len, size)
-        self.second = nn.Linear(2 * size if use_user_embedding else size, size)
+        width = 2 * size if use_user_embedding else size
+        self.second = None if own_output else nn.Linear(width, size)
+        if own_output:
+            # The constant's column is the bias of an item.
+            self.own_output_IE = nn.Parameter(torch.empty(item_embedding.num_items + 1, width + 1))
         self.user_embedding = nn.Parameter(torch.empty(num_users, size)) if use_user_embedding else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """RecBole's: xavier for linear layers, N(0, 1/D) for user vectors, torch's own for convolutions."""
+        """RecBole's: xavier for linear layers, N(0, 1/D) for user vectors, torch's own for convolutions.
+
+        A table of its own starts as the authors': N(0, 1/E), without bias.
+        """
         for layer in (self.first, self.second):
-            nn.init.xavier_normal_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            if layer is not None:
+                nn.init.xavier_normal_(layer.weight)
+                nn.init.zeros_(layer.bias)
         if self.user_embedding is not None:
             nn.init.normal_(self.user_embedding, std=1 / self.hidden_size)
+        if self.own_output_IE is not None:
+            with torch.no_grad():
+                nn.init.normal_(self.own_output_IE, std=1 / (self.own_output_IE.shape[1] - 1))
+                self.own_output_IE[:, -1] = 0
+                self.own_output_IE[0] = 0
 
     def forward(self, items_BL: Tensor, lengths_B: Tensor, users_B: Tensor, table_ID: Tensor | None = None) -> Tensor:
         if self.item_embedding.padding_row:
@@ -79,7 +97,9 @@ class Caser(Backbone):
         hidden_BD = F.relu(self.first(self.dropout(convolved_BX)))
         if self.user_embedding is not None:
             hidden_BD = torch.cat([hidden_BD, self.user_embedding[users_B]], dim=1)
-        return F.relu(self.second(hidden_BD))
+        if self.second is not None:
+            return F.relu(self.second(hidden_BD))
+        return F.pad(hidden_BD, (0, 1), value=1.0)
 
     def band(self, image_BLD: Tensor, heights: range) -> Tensor:
         """The largest response over time of all horizontal filters of neighbouring heights, `[B, C]`.
@@ -117,7 +137,8 @@ class Caser(Backbone):
             self.table(table_ID),
             self.vertical.weight,
             self.first.weight,
-            self.second.weight,
+            *([] if self.second is None else [self.second.weight]),
+            *([] if self.own_output_IE is None else [self.own_output_IE]),
             *(layer.weight for layer in self.horizontal.children()),
         ]
         if self.user_embedding is not None:

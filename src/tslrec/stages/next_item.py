@@ -1,6 +1,6 @@
 """The training loop and the evaluator that the backbone and the fusion stages share.
 
-Shapes: B rows, L positions, D hidden size, I items (row 0 of a table is padding), T targets.
+Shapes: B rows, L positions, D hidden size, E size of a user vector, I items (row 0 of a table is padding), T targets.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tslrec.user_ranks import UserRanks
 
 
 class NextItemModule(lightning.LightningModule):
-    """Next-item prediction with a softmax (tied item table, no bias) and exact full ranking.
+    """Next-item prediction with a softmax (over the item table, or a table of the backbone's own) and full ranking.
 
     Args:
         backbone: any sequential recommender, whatever its item embedding is made of.
@@ -54,11 +54,13 @@ class NextItemModule(lightning.LightningModule):
         item_embedding = self.backbone.item_embedding
         if self.sampler is None:
             negatives, table_ID = None, item_embedding.table()
+            output_IE = self.backbone.output_table(table_ID)
         else:
             # From here on ids are places in the part of the table that this step needs.
             rows_R, batch, negatives = placed(batch, self.sampler.draw(self.device))
             table_ID = item_embedding.rows(rows_R)
-        loss = self.summed_loss(batch, table_ID, negatives)
+            output_IE = self.backbone.output_rows(rows_R, table_ID)
+        loss = self.summed_loss(batch, table_ID, output_IE, negatives)
         # The mean over the targets of all processes, once their gradients have been averaged.
         _, world_size = process_place()
         loss = loss / (batch.num_targets / world_size)
@@ -67,7 +69,9 @@ class NextItemModule(lightning.LightningModule):
         self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=batch.num_targets)
         return loss + self.backbone.regularization(table_ID if negatives is None else None)
 
-    def summed_loss(self, batch: TrainingBatch, table_ID: Tensor, negatives: Negatives | None) -> Tensor:
+    def summed_loss(
+        self, batch: TrainingBatch, table_ID: Tensor, output_IE: Tensor, negatives: Negatives | None
+    ) -> Tensor:
         """Cross-entropy, summed over the targets of all micro-batches.
 
         On a CPU prefixes are differentiated a micro-batch at a time: with one target to a whole window, their
@@ -75,20 +79,20 @@ class NextItemModule(lightning.LightningModule):
         """
         input_table_ID, inputs = narrowed(table_ID, [rows.items_BL for rows in batch.parts])
         if len(batch.parts) > 1 and batch.parts[0].targets.ndim == 1 and self.device.type == "cpu":
-            tables = table_ID, input_table_ID
-            own_table, own_input_table = (table.detach().requires_grad_() for table in tables)
+            tables = output_IE, input_table_ID
+            own_output, own_input_table = (table.detach().requires_grad_() for table in tables)
             encoders = self.backbone.encoder_parameters()
             losses = (
-                self.loss_of(*self.encoded(rows, items_BL, own_input_table), own_table, negatives)
+                self.loss_of(*self.encoded(rows, items_BL, own_input_table), own_output, negatives)
                 for rows, items_BL in zip(batch.parts, inputs, strict=True)
             )
-            return summed(losses, [own_table, own_input_table, *encoders], [*tables, *encoders])
+            return summed(losses, [own_output, own_input_table, *encoders], [*tables, *encoders])
         encoded = [self.encoded(*part, input_table_ID) for part in zip(batch.parts, inputs, strict=True)]
         users, targets = zip(*encoded, strict=True)
-        return self.loss_of(torch.cat(users), torch.cat(targets), table_ID, negatives)
+        return self.loss_of(torch.cat(users), torch.cat(targets), output_IE, negatives)
 
     def encoded(self, rows: SequenceBatch, items_BL: Tensor, input_table_ID: Tensor) -> tuple[Tensor, Tensor]:
-        """The user vectors `[T, D]` and the targets `[T]` of a micro-batch, whose items are `items_BL`."""
+        """The user vectors `[T, E]` and the targets `[T]` of a micro-batch, whose items are `items_BL`."""
         if rows.targets.ndim == 1:
             hidden = self.backbone(items_BL, rows.lengths_B, rows.users_B, input_table_ID)
         else:
@@ -97,11 +101,11 @@ class NextItemModule(lightning.LightningModule):
         counted = rows.targets > 0
         return hidden[counted], rows.targets[counted]
 
-    def loss_of(self, user_TD: Tensor, targets_T: Tensor, table_ID: Tensor, negatives: Negatives | None) -> Tensor:
+    def loss_of(self, user_TE: Tensor, targets_T: Tensor, output_IE: Tensor, negatives: Negatives | None) -> Tensor:
         if negatives is None:
             padding_row = self.backbone.item_embedding.padding_row
-            return softmax_loss(user_TD, table_ID, targets_T, padding_row=padding_row)
-        return sampled_softmax_loss(user_TD, table_ID, targets_T, negatives)
+            return softmax_loss(user_TE, output_IE, targets_T, padding_row=padding_row)
+        return sampled_softmax_loss(user_TE, output_IE, targets_T, negatives)
 
     def on_train_epoch_end(self) -> None:
         """Summed by hand, since Lightning's own mean over an epoch would begin anew in the middle of one."""
@@ -133,10 +137,11 @@ class NextItemModule(lightning.LightningModule):
         if len(batch.targets) == 0:
             return
         table_ID = self.backbone.item_embedding.table()
-        user_BD = self.backbone(batch.items_BL, batch.lengths_B, batch.users_B, table_ID)
+        user_BE = self.backbone(batch.items_BL, batch.lengths_B, batch.users_B, table_ID)
+        output_IE = self.backbone.output_table(table_ID)
         assert batch.seen_rows is not None
         assert batch.seen_items is not None
-        masked_B, unmasked_B = target_ranks(user_BD, table_ID, batch.targets, batch.seen_rows, batch.seen_items)
+        masked_B, unmasked_B = target_ranks(user_BE, output_IE, batch.targets, batch.seen_rows, batch.seen_items)
         metrics.update(masked_B, unmasked_B)
         if kept is not None:
             kept.add(batch.users_B, masked_B, unmasked_B)
