@@ -85,7 +85,7 @@ def measured_chart(figures: dict[str, Any], source: str) -> Chart:
             points.append(Point(figures[key]["value"] / 60, detail=f"{key} in {source}", cells=(source,)))
         series.append(Series(title, points))
     labels = list(PHASES.values())
-    notes = ["An epoch of each training; SmolLM2-135M on Beauty, fp32, two CPU cores; `make bench-llm`."]
+    notes = ["An epoch of each training, a pass of each inference; SmolLM2-135M, fp32, two CPU cores; make bench-llm."]
     return Chart("Measured on Beauty", "minutes", labels, series, scale="log", number=",.1f", notes=notes)
 
 
