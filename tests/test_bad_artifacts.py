@@ -86,7 +86,10 @@ def test_another_gate_over_the_same_knowledge_computes_only_the_fusion(folder: P
     ended = train_here(*RUN, "fusion.whitened_size=33", folder=folder)
     assert "fusion.whitened_size=33: the knowledge has 32 components" in ended.refusal
     before = sorted(folder.glob("artifacts/augment/*"))
-    for choices in (["fusion.whitened_size=4", "fusion.knowledge_dropout=0.2"], ["fusion=gate_categories"]):
+    for choices in (
+        ["fusion.whitened_size=4", "fusion.knowledge_dropout=0.2"],
+        ["fusion=gate_categories", "fusion.sides=inputs"],
+    ):
         assert train_here(*RUN, *choices, folder=folder).code == 0
     assert sorted(folder.glob("artifacts/augment/*")) == before
     assert len(list(folder.glob("artifacts/fusion/*/gates.safetensors"))) == 2

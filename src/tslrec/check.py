@@ -246,11 +246,18 @@ def check_target(
             settable = ", ".join(sorted(parameters.keys() - set(given)))
             raise UserError(f"{where}.{key}: {target} has no such parameter to set; it has {settable}")
         if not has_type(value, hints.get(key, Any)):
-            raise UserError(f"{where}.{key}={value}: must be of type {getattr(hints[key], '__name__', hints[key])}")
+            raise UserError(f"{where}.{key}={value}: must be {description(hints[key])}")
     for parameter in parameters.values():
         if parameter.default is parameter.empty and parameter.name not in {*section, *given}:
             raise UserError(f"{where}.{parameter.name}: {target} needs it; set it")
     return typing.cast(Callable[..., Any], found)
+
+
+def description(hint: Any) -> str:
+    """What `has_type` asks for, in words."""
+    if typing.get_origin(hint) is typing.Literal:
+        return f"one of {', '.join(map(str, typing.get_args(hint)))}"
+    return f"of type {getattr(hint, '__name__', hint)}"
 
 
 def has_type(value: Any, hint: Any) -> bool:

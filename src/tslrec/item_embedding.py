@@ -13,7 +13,8 @@ from torch import Tensor, nn
 class ItemEmbedding(nn.Module):
     """An item table `[I + 1, D]`; fusions are item embeddings too, so no backbone knows about them.
 
-    A training step computes `table()` once and uses it for the inputs and for the softmax.
+    A training step computes `table()` once and uses it for the inputs and, but for a subclass that has two, for the
+    softmax.
 
     Attributes:
         num_items: I, padding not counted.
@@ -35,6 +36,14 @@ class ItemEmbedding(nn.Module):
     def rows(self, items_R: Tensor) -> Tensor:
         """`table()[items_R]` of distinct items, `[R, D]`, with gradient; a subclass can spare the other rows' work."""
         return self.table()[items_R]
+
+    def output_table(self, table_ID: Tensor) -> Tensor:
+        """The vectors by which items are scored, `[I + 1, D]`: those of the inputs, which are given."""
+        return table_ID
+
+    def output_rows(self, items_R: Tensor, rows_RD: Tensor) -> Tensor:
+        """`output_table(table_ID)[items_R]`, where `rows_RD` are `rows(items_R)`."""
+        return rows_RD
 
     def id_shares(self) -> Tensor | None:
         """How much of each item's vector is its own free one, `[I + 1]`, from 0 to 1; None where nothing is weighed."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from conftest import CHECKOUT
 from tslrec.check import fusion_inputs
-from tslrec.fusions.gate import GatedCategories, GatedFusion
+from tslrec.fusions.gate import GatedCategories, GatedFusion, Sides
 from tslrec.fusions.scaling import standardise, whiten
 from tslrec.item_embedding import ItemEmbedding
 from tslrec.stages.recommender import build_backbone
@@ -150,6 +150,24 @@ def test_dropped_knowledge_leaves_the_rest_and_only_in_training() -> None:
     kept = dropped.abs() > 1e-9
     assert 0.4 < float(kept[1:].float().mean()) < 0.6
     torch.testing.assert_close(dropped[kept], 2 * whole[kept], atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("sides", ["inputs", "outputs"])
+def test_one_side_alone_is_fused(sides: Sides) -> None:
+    torch.manual_seed(0)
+    both = GatedFusion(NUM_ITEMS, HIDDEN_SIZE, knowledge_IH=inputs()["knowledge_IH"])
+    torch.manual_seed(0)
+    fusion = GatedFusion(NUM_ITEMS, HIDDEN_SIZE, knowledge_IH=inputs()["knowledge_IH"], sides=sides)
+    table, fused, plain = fusion.table(), both.table(), fusion.id_embedding.table()
+    expected = {"inputs": (fused, plain), "outputs": (plain, fused)}[sides]
+    for found, wanted in zip((table, fusion.output_table(table)), expected, strict=True):
+        assert torch.equal(found, wanted)
+    items = torch.tensor([0, 2, 3, NUM_ITEMS])
+    rows = fusion.rows(items)
+    for found, wanted in zip((rows, fusion.output_rows(items, rows)), expected, strict=True):
+        torch.testing.assert_close(found, wanted[items])
+    assert both.output_table(fused) is fused
+    assert both.output_rows(items, rows) is rows
 
 
 def test_the_gate_sees_the_whitened_knowledge() -> None:

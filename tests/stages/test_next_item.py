@@ -12,7 +12,7 @@ import yaml
 from torch import Tensor
 
 from conftest import CHECKOUT, make_interactions
-from tslrec.fusions.gate import GatedFusion
+from tslrec.fusions.gate import GatedFusion, Sides
 from tslrec.interactions import Interactions
 from tslrec.item_embedding import IdEmbedding
 from tslrec.sampled_softmax import NegativeSampler
@@ -73,9 +73,12 @@ def test_all_positions_train_what_all_prefixes_train(name: str, packed: bool) ->
 
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")
 @pytest.mark.parametrize("num_negatives", [None, 12])
-@pytest.mark.parametrize("name", ["caser", "caser, its own output", "fmlp"])
+@pytest.mark.parametrize(
+    ("name", "sides"),
+    [("caser", "both"), ("caser", "inputs"), ("caser, its own output", "both"), ("fmlp", "both"), ("fmlp", "outputs")],
+)
 def test_micro_batches_of_prefixes_give_the_gradient_of_their_step(
-    name: str, num_negatives: int | None, monkeypatch: pytest.MonkeyPatch
+    name: str, sides: Sides, num_negatives: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against the whole step as one graph, with an item table that is computed."""
     monkeypatch.setattr("tslrec.rows.FIXED_MICRO_BATCH", 7)
@@ -83,7 +86,7 @@ def test_micro_batches_of_prefixes_give_the_gradient_of_their_step(
     model = yaml.safe_load(Path(CHECKOUT / "configs" / "model" / f"{name.split(',')[0]}.yaml").read_text())
     if name.endswith("output"):
         model |= {"own_output": True, "use_user_embedding": True}
-    items = GatedFusion(20, 8, knowledge_IH=torch.randn(21, 5))
+    items = GatedFusion(20, 8, knowledge_IH=torch.randn(21, 5), sides=sides)
     backbone = build_backbone(model, items, num_users=6, max_len=MAX_LEN).double()
     sampler = num_negatives and NegativeSampler(np.ones(21, dtype=np.int64), num_negatives=num_negatives, exponent=0.0)
     module = NextItemModule(backbone, learning_rate=1e-3, weight_decay=0.0, sampler=sampler or None)

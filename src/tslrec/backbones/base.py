@@ -38,7 +38,7 @@ class Backbone(nn.Module):
         item_embedding: any `ItemEmbedding`, plain or fused.
         max_len: the longest input, in items.
         own_output_IE: a table of its own by which user vectors score the items, `[I + 1, E]`; None where that is the
-            item table (tied).
+            item embedding's.
     """
 
     causal: ClassVar[bool] = False
@@ -67,8 +67,10 @@ class Backbone(nn.Module):
         return self.item_embedding.table() if table_ID is None else table_ID
 
     def output_table(self, table_ID: Tensor) -> Tensor:
-        """What user vectors score the items by, `[I + 1, E]`: the item table, unless there is a table of its own."""
-        return table_ID if self.own_output_IE is None else self.own_output_IE
+        """What user vectors score the items by, `[I + 1, E]`: the item table, in the end, or a table of its own."""
+        if self.own_output_IE is not None:
+            return self.own_output_IE
+        return self.item_embedding.output_table(table_ID)
 
     def output_rows(self, rows_R: Tensor, table_RD: Tensor) -> Tensor:
         """`output_table(table_ID)[rows_R]`, `[R, E]`.
@@ -77,7 +79,9 @@ class Backbone(nn.Module):
             rows_R: items.
             table_RD: their rows of the item table.
         """
-        return table_RD if self.own_output_IE is None else F.embedding(rows_R, self.own_output_IE)
+        if self.own_output_IE is not None:
+            return F.embedding(rows_R, self.own_output_IE)
+        return self.item_embedding.output_rows(rows_R, table_RD)
 
     def forward(self, items_BL: Tensor, lengths_B: Tensor, users_B: Tensor, table_ID: Tensor | None = None) -> Tensor:
         """The user vector after the last item, `[B, E]`.

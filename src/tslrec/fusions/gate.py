@@ -5,6 +5,8 @@ Shapes: I items (row 0 is padding), D hidden size of the backbone, H hidden size
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,8 @@ from tslrec.backbones.dropout import Dropout
 from tslrec.fusions.scaling import standardise, whiten
 from tslrec.item_embedding import IdEmbedding, ItemEmbedding
 from tslrec.streaming import Table
+
+Sides = Literal["both", "inputs", "outputs"]
 
 
 class GatedFusion(ItemEmbedding):
@@ -29,6 +33,8 @@ class GatedFusion(ItemEmbedding):
         gate_bias: initial b; 0 gives both sides the same weight, a larger one favours the id embedding.
         whitened_size: whiten h and keep so many of its principal components; None standardises each dimension.
         knowledge_dropout: of Vh, in training.
+        sides: where f stands: for the items of the inputs and for those that are scored (`both`), or on one of the
+            sides (`inputs`, `outputs`) with e on the other.
         padding_row: see `ItemEmbedding`.
     """
 
@@ -43,9 +49,11 @@ class GatedFusion(ItemEmbedding):
         gate_bias: float = 0.0,
         whitened_size: int | None = None,
         knowledge_dropout: float = 0.0,
+        sides: Sides = "both",
         padding_row: bool = False,
     ) -> None:
         super().__init__(num_items, hidden_size, padding_row)
+        self.sides = sides
         if len(knowledge_IH.shape) != 2 or len(knowledge_IH) != num_items + 1:
             raise ValueError(f"knowledge embeddings of {num_items} items and padding, not {tuple(knowledge_IH.shape)}")
         # Not persistent: the augment stage's artifact holds it already, and it never changes.
@@ -61,9 +69,35 @@ class GatedFusion(ItemEmbedding):
         nn.init.constant_(self.gate.bias, gate_bias)
 
     def table(self) -> Tensor:
-        return self.fuse(self.id_embedding.table(), self.knowledge_IH)
+        return self.id_embedding.table() if self.sides == "outputs" else self.fused()
 
     def rows(self, items_R: Tensor) -> Tensor:
+        return self.id_embedding.rows(items_R) if self.sides == "outputs" else self.fused_rows(items_R)
+
+    def output_table(self, table_ID: Tensor) -> Tensor:
+        match self.sides:
+            case "inputs":
+                return self.id_embedding.table()
+            case "outputs":
+                return self.fused()
+            case _:
+                return table_ID
+
+    def output_rows(self, items_R: Tensor, rows_RD: Tensor) -> Tensor:
+        match self.sides:
+            case "inputs":
+                return self.id_embedding.rows(items_R)
+            case "outputs":
+                return self.fused_rows(items_R)
+            case _:
+                return rows_RD
+
+    def fused(self) -> Tensor:
+        """Of all items f, `[I + 1, D]`."""
+        return self.fuse(self.id_embedding.table(), self.knowledge_IH)
+
+    def fused_rows(self, items_R: Tensor) -> Tensor:
+        """Of these f, `[R, D]`."""
         return self.fuse(self.id_embedding.rows(items_R), self.knowledge_IH[items_R])
 
     def fuse(self, id_ID: Tensor, knowledge_IH: Tensor) -> Tensor:
@@ -92,6 +126,7 @@ class GatedCategories(GatedFusion):
         categories_IK: the distributions, `[I + 1, K]`, read slice by slice. Row 0 is not used.
         gate_bias: see `GatedFusion`.
         knowledge_dropout: see `GatedFusion`.
+        sides: see `GatedFusion`.
         padding_row: see `ItemEmbedding`.
     """
 
@@ -103,6 +138,7 @@ class GatedCategories(GatedFusion):
         categories_IK: Table,
         gate_bias: float = 0.0,
         knowledge_dropout: float = 0.0,
+        sides: Sides = "both",
         padding_row: bool = False,
     ) -> None:
         super().__init__(
@@ -111,5 +147,6 @@ class GatedCategories(GatedFusion):
             knowledge_IH=categories_IK,
             gate_bias=gate_bias,
             knowledge_dropout=knowledge_dropout,
+            sides=sides,
             padding_row=padding_row,
         )
