@@ -95,6 +95,16 @@ def test_another_gate_over_the_same_knowledge_computes_only_the_fusion(folder: P
     assert len(list(folder.glob("artifacts/fusion/*/gates.safetensors"))) == 2
 
 
+def test_soft_categories_are_learnt_of_users_and_compared_with_the_clusters(folder: Path) -> None:
+    for target in ("training", "window"):
+        ended = train_here(*RUN, "preferences.softness=0.5", f"sft.target={target}", folder=folder)
+        assert ended.code == 0, ended.err
+    found = [load_file(path) for path in folder.glob("artifacts/preferences/*/preferences.safetensors")]
+    (soft,) = (arrays for arrays in found if "memberships" in arrays)
+    np.testing.assert_allclose(soft["preferences"].sum(axis=1), 1, atol=1e-5)
+    assert (soft["memberships"][1:].argmax(axis=1) == soft["clusters"][1:]).all()
+
+
 def refuses(folder: Path, artifact: Path, words: str) -> None:
     """A run ends in one line that names the artifact, and leaves no fusion."""
     line = train_here(*RUN, folder=folder).refusal

@@ -169,6 +169,7 @@ def test_a_misspelt_key_does_not_compose(override: str) -> None:
         (["knowledge.layer=0"], r"knowledge\.layer=0: must be last, mean, or the number of a layer, from 1"),
         (["knowledge.layer=31"], r"knowledge\.layer=31: llm=smollm2_135m has 30 layers"),
         (["knowledge.position=first"], r"knowledge\.position=first: must be one of response, item"),
+        (["preferences.softness=-1"], r"preferences\.softness=-1.*must be 0 or more"),
         (["fusion.sides=left"], r"fusion\.sides=left: must be one of both, inputs, outputs"),
         (["llm.weight_bits=5"], r"llm\.weight_bits=5: must be 8, 4 or null"),
         (["llm.weight_bits=4"], r"llm\.weight_bits=4: needs a GPU, trainer=cpu has none"),

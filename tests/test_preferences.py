@@ -7,7 +7,14 @@ import pytest
 
 from conftest import make_interactions
 from tslrec.errors import UserError
-from tslrec.preferences import NO_CLUSTER, cluster_items, user_preferences
+from tslrec.llm.data import training_histories, window_preferences
+from tslrec.preferences import (
+    NO_CLUSTER,
+    cluster_items,
+    soft_memberships,
+    soft_preferences,
+    user_preferences,
+)
 
 
 def blobs(num_items: int, num_groups: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -57,6 +64,33 @@ def test_preferences_count_the_training_part_only() -> None:
     clusters = np.array([NO_CLUSTER, 0, 1, 2, 1])
     expected: np.ndarray = np.array([[2 / 3, 1 / 3, 0], [0, 1, 0], [1 / 2, 1 / 2, 0]])
     np.testing.assert_allclose(user_preferences(interactions, clusters, 3), expected, atol=1e-7)
+
+
+def test_soft_memberships_fall_with_the_distance() -> None:
+    # The items lie at squared distances 0 and 4, 1 and 1, 2.25 and .25 from the two centroids; the nearest: 0, 1, .25.
+    vectors = np.array([[9, 9], [0, 0], [1, 0], [1.5, 0]], dtype=np.float32)
+    centroids = np.array([[0, 0], [2, 0]], dtype=np.float32)
+    mean = (0 + 1 + 0.25) / 3
+    expected = [1 / (1 + np.exp(-gap / (0.5 * mean))) for gap in (4, 0, -2)]
+    memberships = soft_memberships(vectors, centroids, softness=0.5)
+    np.testing.assert_allclose(memberships[1:, 0], expected, atol=1e-6)
+    np.testing.assert_allclose(memberships[1:].sum(axis=1), 1, atol=1e-6)
+    assert (memberships[0] == 0).all()
+    np.testing.assert_allclose(soft_memberships(vectors, centroids, softness=1e9)[1:], 0.5, atol=1e-6)
+
+
+def test_hardly_soft_preferences_are_the_hard_ones() -> None:
+    vectors, _ = blobs(20, 4)
+    clusters, centroids = cluster_items(vectors, num_clusters=4, num_starts=4, seed=1)
+    draw = np.random.default_rng(0)
+    interactions = make_interactions([draw.integers(1, 21, size=draw.integers(1, 30)).tolist() for _ in range(50)], 20)
+    memberships = soft_memberships(vectors, centroids, softness=1e-3)
+    expected = user_preferences(interactions, clusters, 4)
+    np.testing.assert_allclose(soft_preferences(interactions, memberships), expected, atol=1e-6)
+    histories = training_histories(interactions, 3)
+    np.testing.assert_allclose(
+        soft_preferences(interactions, memberships, max_len=3), window_preferences(histories, clusters, 4), atol=1e-6
+    )
 
 
 def test_preferences_sum_to_one() -> None:

@@ -146,6 +146,8 @@ def check_values(config: Config) -> None:
         value = getattr(getattr(config, section), name)
         if value not in allowed:
             raise UserError(f"{key}={value}: must be one of {', '.join(allowed)}")
+    if not 0 <= config.preferences.softness < float("inf"):
+        raise UserError(f"preferences.softness={config.preferences.softness}: must be 0 or more")
     layer = config.knowledge.layer
     if layer not in ("last", "mean") and not (layer.isdecimal() and int(layer) > 0):
         raise UserError(f"knowledge.layer={layer}: must be last, mean, or the number of a layer, from 1")

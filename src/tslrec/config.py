@@ -88,10 +88,18 @@ class TrainingConfig:
 
 @dataclass
 class PreferencesConfig:
-    """K, and how often k-means starts anew (the best of them is kept)."""
+    """How items are grouped, and what of it the language model learns of a user (paper, Section 4.1).
+
+    Attributes:
+        num_clusters: K.
+        num_starts: how often k-means starts anew; the best of them is kept.
+        softness: 0: an item counts for its own category alone, as in the paper. Above: for every category, by its
+            distance to the centroids; the larger, the more alike.
+    """
 
     num_clusters: int = 64
     num_starts: int = 4
+    softness: float = 0.0
 
 
 @dataclass

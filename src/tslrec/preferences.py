@@ -54,6 +54,50 @@ def cluster_items(
     return clusters, kmeans.cluster_centers_.astype(np.float32)
 
 
+def soft_memberships(
+    item_embeddings_ID: NDArray[np.float32], centroids_KD: NDArray[np.float32], softness: float
+) -> NDArray[np.float32]:
+    """How much of each item is of each category: softmax(−‖x − c‖² / (`softness` × v)).
+
+    v is the items' mean squared distance to the nearest centroid, so that the softness means the same for all
+    embeddings: at 1, categories that are further off than the nearest by v count 1/e of it.
+
+    Returns:
+        float32 `[I + 1, K]`, each row summing to 1, but for padding's zeros.
+    """
+    vectors_ID = item_embeddings_ID[1:].astype(np.float64)
+    squares_IK = (
+        np.square(vectors_ID).sum(axis=1, keepdims=True)
+        - 2 * vectors_ID @ centroids_KD.T
+        + np.square(centroids_KD.astype(np.float64)).sum(axis=1)
+    ).clip(min=0)
+    nearest_I1 = squares_IK.min(axis=1, keepdims=True)
+    weights_IK = np.exp(-(squares_IK - nearest_I1) / max(softness * nearest_I1.mean(), 1e-30))
+    weights_IK /= weights_IK.sum(axis=1, keepdims=True)
+    return np.concatenate([np.zeros((1, len(centroids_KD))), weights_IK]).astype(np.float32)
+
+
+def soft_preferences(
+    interactions: Interactions, memberships_IK: NDArray[np.float32], max_len: int | None = None
+) -> NDArray[np.float32]:
+    """`user_preferences` where an item counts for several categories: the mean of a user's items.
+
+    Args:
+        interactions: the data set.
+        memberships_IK: from `soft_memberships`.
+        max_len: how many of the last items of the training part count; None: all.
+
+    Returns:
+        float32 `[U, K]`, each row summing to 1.
+    """
+    ends_U = interactions.offsets[:-1] + interactions.train_lengths
+    counts_U = np.minimum(interactions.train_lengths, max_len or interactions.train_lengths.max())
+    preferences_UK = np.empty((interactions.num_users, memberships_IK.shape[1]), dtype=np.float32)
+    for user, (end, count) in enumerate(zip(ends_U, counts_U, strict=True)):
+        preferences_UK[user] = memberships_IK[interactions.items[end - count : end]].mean(axis=0)
+    return preferences_UK
+
+
 def user_preferences(
     interactions: Interactions, clusters_I: NDArray[np.int64], num_clusters: int
 ) -> NDArray[np.float32]:

@@ -22,6 +22,7 @@ from tslrec.llm.packing import PackedExamples
 from tslrec.llm.preference_model import PreferenceLLM
 from tslrec.llm.source import resolve
 from tslrec.preference_fit import PreferenceFit, squared_error
+from tslrec.preferences import soft_preferences
 from tslrec.ranks import sum_over_processes
 from tslrec.resuming import fit
 from tslrec.stages.adapted import AdaptedLLMModule
@@ -221,7 +222,9 @@ def run(context: StageContext) -> dict[str, Any]:
     preferences = load_arrays(context.inputs["preferences"] / "preferences.safetensors")
     targets_UK = preferences["preferences"]
     num_clusters = targets_UK.shape[1]
-    if sft.target == "window":
+    if sft.target == "window" and "memberships" in preferences:
+        targets_UK = soft_preferences(context.interactions, preferences["memberships"], config.training.max_len)
+    elif sft.target == "window":
         histories = training_histories(context.interactions, config.training.max_len)
         targets_UK = window_preferences(histories, preferences["clusters"], num_clusters)
     source = resolve(config.llm, Path(config.cache))
