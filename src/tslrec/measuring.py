@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import os
 import platform
@@ -30,6 +31,9 @@ class Meter:
     """Wall time and peak memory from its creation on, and of the earlier processes whose work it goes on with."""
 
     def __init__(self) -> None:
+        # A trainer and its module refer to each other: the model of the stage before, a language model say, is there
+        # until its cycle is looked for, and would lie beside the next one's.
+        gc.collect()
         reset_peak_memory()
         self.began = time.perf_counter()
         self.earlier_seconds = 0.0
