@@ -134,7 +134,8 @@ def again(stages: Mapping[str, Artifact], clusters_I: NDArray[Any], numbers: Map
     from sklearn.metrics import adjusted_rand_score
 
     own_ID, seed = own_embeddings(stages), int(stages["preferences"].manifest["seed"])
-    others = [cluster_items(own_ID, **numbers, seed=seed + 1 + i)[0] for i in range(AGAIN)]
+    how = {name: numbers[name] for name in ("num_clusters", "num_starts")}
+    others = [cluster_items(own_ID, **how, seed=seed + 1 + i)[0] for i in range(AGAIN)]
     return [float(adjusted_rand_score(clusters_I[1:], other_I[1:])) for other_I in others]
 
 
