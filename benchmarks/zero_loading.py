@@ -75,7 +75,9 @@ def load(folder: str) -> None:
     watcher = threading.Thread(target=watch)
     watcher.start()
     with partitioned_loading(strategy):
-        model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32)
+        model = AutoModel.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
+        )
     over.set()
     watcher.join()
     held = 4 * sum(parameter.ds_tensor.numel() for parameter in model.parameters()) / 2**20
