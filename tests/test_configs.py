@@ -15,7 +15,8 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 
 from conftest import CHECKOUT
-from tslrec.check import check, check_llm, check_target
+from tslrec.binding import check_target
+from tslrec.check import check, check_llm
 from tslrec.composition import Composer, register_schema, to_config
 from tslrec.config import Config, TrainerConfig
 from tslrec.errors import UserError

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
-import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from tslrec.binding import check_target
 from tslrec.config import Config
 from tslrec.errors import UserError
 
@@ -211,74 +211,6 @@ def check_catalogue(config: Config, num_items: int) -> None:
             f"training.num_negatives={drawn}: {config.data.name} has only {num_items} items; set it lower, or to null "
             "for the softmax over all of them"
         )
-
-
-def check_target(
-    where: str, section: Mapping[str, Any], *, given: Collection[str] = (), own: Collection[str] = ()
-) -> Callable[..., Any]:
-    """Binds a section to the signature of its `_target_`.
-
-    Args:
-        where: the section's key, for the message.
-        section: `_target_` and values.
-        given: parameters that Python fills in.
-        own: keys of the section that are not parameters.
-
-    Returns:
-        The class or function.
-    """
-    target = section.get("_target_")
-    if not isinstance(target, str) or "." not in target:
-        raise UserError(f"{where}._target_={target}: must be the dotted path of a class or function")
-    module_name, name = target.rsplit(".", 1)
-    try:
-        found = getattr(importlib.import_module(module_name), name)
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise UserError(f"{where}._target_={target}: cannot be imported ({error}); correct the path") from error
-    parameters = {
-        parameter.name: parameter
-        for parameter in inspect.signature(found).parameters.values()
-        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    }
-    hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found)
-    for key, value in section.items():
-        if key == "_target_" or key in own:
-            continue
-        if key not in parameters or key in given:
-            settable = ", ".join(sorted(parameters.keys() - set(given)))
-            raise UserError(f"{where}.{key}: {target} has no such parameter to set; it has {settable}")
-        if not has_type(value, hints.get(key, Any)):
-            raise UserError(f"{where}.{key}={value}: must be {description(hints[key])}")
-    for parameter in parameters.values():
-        if parameter.default is parameter.empty and parameter.name not in {*section, *given}:
-            raise UserError(f"{where}.{parameter.name}: {target} needs it; set it")
-    return typing.cast(Callable[..., Any], found)
-
-
-def description(hint: Any) -> str:
-    """What `has_type` asks for, in words."""
-    if typing.get_origin(hint) is typing.Literal:
-        return f"one of {', '.join(map(str, typing.get_args(hint)))}"
-    return f"of type {getattr(hint, '__name__', hint)}"
-
-
-def has_type(value: Any, hint: Any) -> bool:
-    """Whether a plain YAML value fits an annotation; what YAML cannot express fits only itself."""
-    if hint is Any:
-        return True
-    origin = typing.get_origin(hint)
-    if origin is not None:
-        arguments = typing.get_args(hint)
-        if origin in (list, tuple, dict):
-            return isinstance(value, (list, tuple) if origin is not dict else dict)
-        if origin is typing.Literal:
-            return value in arguments
-        return any(has_type(value, argument) for argument in arguments)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint) if isinstance(hint, type) else True
 
 
 def fusion_inputs(fusion: Mapping[str, Any]) -> list[str]:
