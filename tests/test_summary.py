@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tslrec.cli import main
+from tslrec.config import Config
 from tslrec.errors import UserError
 from tslrec.files import write_json
-from tslrec.summary import read_results, summarise
+from tslrec.summary import READ_BY, READ_BY_ALL, read_results, summarise
 
-SECTIONS = ("preferences", "fusion", "llm", "sft", "e4srec")
+UNREAD = {
+    *("data", "method", "preset", "seed"),
+    *("trainer", "logger", "compare", "fallback_llm", "plan", "artifacts", "cache"),
+}
+"""What a run is called by; and what changes no result."""
+SECTIONS = ("preferences", "fusion", "llm", "sft", "knowledge", "e4srec")
 
 
 def result(seed: int, ndcg: float, *, method: str = "base", model: str = "sasrec", **changes: Any) -> dict[str, Any]:
@@ -78,6 +85,28 @@ def test_a_setting_that_the_method_does_not_read_makes_no_row() -> None:
     assert len(summarise([result(s, 0.1, method="tslrec", llm__number=s) for s in (0, 1)])) == 2
 
 
+def test_every_section_that_a_method_reads_tells_rows_apart() -> None:
+    for method, sections in READ_BY.items():
+        for section in sections:
+            changes: dict[str, Any] = {f"{section}__number": 2}
+            changed = result(0, 0.1, method=method, **changes)
+            rows = summarise([result(0, 0.1, method=method), changed])
+            assert [row.differs for row in rows] == [f"{section}.number=1", f"{section}.number=2"]
+
+
+def test_no_section_of_the_configuration_is_forgotten() -> None:
+    sections = {each.name for each in fields(Config)}
+    read = {*READ_BY_ALL, *(name for names in READ_BY.values() for name in names)}
+    assert sections - read == UNREAD
+
+
+def test_a_run_from_before_a_section_was_there_is_a_row_of_its_own() -> None:
+    old = result(0, 0.1, method="tslrec")
+    del old["config"]["knowledge"]
+    rows = summarise([old, result(0, 0.1, method="tslrec")])
+    assert [row.differs for row in rows] == ["knowledge.number=None", "knowledge.number=1"]
+
+
 def test_methods_stand_in_one_order_and_another_source_is_another_backbone() -> None:
     other = {**result(0, 0.1, method="ci"), "source_model": "gru4rec"}
     rows = summarise([result(0, 0.1, method=name) for name in ("tslrec", "ci", "base")] + [other])
@@ -105,6 +134,24 @@ def test_the_report_fits_80_columns(
     assert "a  training.batch_size=1024" in printed
     assert "b  training.batch_size=1" in printed
     assert [row["seeds"] for row in json.loads((root / "report.json").read_text())["rows"]] == [[0, 1], [0]]
+
+
+def test_the_validation_alone_shows_nothing_of_the_test(
+    record: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = result(0, 0.06)
+    run["metrics"] |= {name: 0.99 for name in run["metrics"] if name.startswith("test/")}
+    root = record(run)
+    main(["report", str(root), "--validation", "--json", str(root / "report.json")])
+    printed = capsys.readouterr().out
+    assert printed.startswith("Validation, history masked")
+    assert next(line for line in printed.splitlines() if line.startswith("Base")).split() == [
+        "Base",
+        "1",
+        *[".0600"] * 4,
+    ]
+    (row,) = json.loads((root / "report.json").read_text())["rows"]
+    assert set(row["metrics"][0].values()) == {0.06}
 
 
 def test_no_run_and_one_that_cannot_be_read_are_one_line(tmp_path: Path, record: Callable[..., Path]) -> None:

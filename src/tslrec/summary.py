@@ -27,10 +27,10 @@ READ_BY_ALL = ("model", "source_model", "training")
 READ_BY: Mapping[str, tuple[str, ...]] = {
     "base": (),
     "ci": ("preferences", "fusion"),
-    "tslrec": ("preferences", "fusion", "llm", "sft"),
+    "tslrec": ("preferences", "fusion", "llm", "sft", "knowledge"),
     "ablation_random_projection": ("fusion", "llm"),
-    "ablation_untuned_llm": ("preferences", "fusion", "llm"),
-    "ablation_unpretrained_llm": ("preferences", "fusion", "llm", "sft"),
+    "ablation_untuned_llm": ("preferences", "fusion", "llm", "knowledge"),
+    "ablation_unpretrained_llm": ("preferences", "fusion", "llm", "sft", "knowledge"),
     "ablation_own_embeddings": ("fusion",),
     "e4srec": ("llm", "e4srec"),
 }
@@ -126,9 +126,14 @@ def names_of(result: Mapping[str, Any]) -> Names:
 
 
 def setting(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a run's configuration that its method reads, flat: `training.batch_size` and the like."""
+    """The part of a run's configuration that its method reads, flat: `training.batch_size` and the like.
+
+    A section that is younger than the run has no settings there.
+    """
     config = result["config"]
-    return dict(flatten({name: config[name] for name in (*READ_BY_ALL, *READ_BY[result["method"]])}))
+    sections = {name: config[name] for name in READ_BY_ALL}
+    sections |= {name: config[name] for name in READ_BY[result["method"]] if name in config}
+    return dict(flatten(sections))
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

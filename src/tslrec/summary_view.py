@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from string import ascii_lowercase
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -12,19 +13,29 @@ from rich.table import Table
 from tslrec.report import METRICS, PROTOCOLS, TITLES
 from tslrec.summary import Row
 
+Part = Literal["test", "validation"]
 
-def print_summary(rows: Sequence[Row], console: Console) -> None:
-    """Prints both tables, and below them what tells rows of the same name apart."""
+
+def print_summary(rows: Sequence[Row], console: Console, *, part: Part = "test") -> None:
+    """Prints a table for each protocol, and below them what tells rows of the same name apart.
+
+    Args:
+        rows: of which those of the same data set, backbone and preset follow each other.
+        console: to print on.
+        part: whose metrics; those of the validation tell nothing of the test.
+    """
     marks = marks_of(rows)
     for protocol, title in PROTOCOLS.items():
-        console.print(f"Test, history {title}", style="bold", highlight=False)
+        console.print(f"{part.capitalize()}, history {title}", style="bold", highlight=False)
         for (data, model, preset), block in groupby(rows, key=lambda row: row.names[:3]):
             console.print(f"\n{data} · {model} · {preset}", highlight=False)
-            console.print(table_of(list(block), protocol, marks))
+            console.print(table_of(list(block), protocol, part, marks))
         console.print()
     for differs, mark in marks.items():
         console.print(f"{mark}  {differs}", highlight=False, soft_wrap=True)
-    console.print("Validation is NDCG@10. ± is the standard deviation over seeds.", highlight=False)
+    if part == "test":
+        console.print("Validation is NDCG@10.", end=" ", highlight=False)
+    console.print("± is the standard deviation over seeds.", highlight=False)
 
 
 def marks_of(rows: Sequence[Row]) -> dict[str, str]:
@@ -33,19 +44,21 @@ def marks_of(rows: Sequence[Row]) -> dict[str, str]:
     return {text: ascii_lowercase[i % 26] * (i // 26 + 1) for i, text in enumerate(texts)}
 
 
-def table_of(rows: Sequence[Row], protocol: str, marks: Mapping[str, str]) -> Table:
+def table_of(rows: Sequence[Row], protocol: str, part: Part, marks: Mapping[str, str]) -> Table:
     """A data set, backbone and preset; in all of them the columns have the same width."""
+    columns = {name: f"{part}/{protocol}/{name}" for name in METRICS}
+    if part == "test":
+        columns = {"validation": f"validation/{protocol}/NDCG@10", **columns}
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("method", min_width=6)
     table.add_column("", min_width=2)
     table.add_column("seeds", justify="right")
-    for heading in ("validation", *METRICS):
+    for heading in columns:
         table.add_column(heading, justify="right", no_wrap=True, min_width=11)
     for row in rows:
-        values = [value_of(row, f"test/{protocol}/{name}") for name in METRICS]
-        validation = value_of(row, f"validation/{protocol}/NDCG@10")
+        values = [value_of(row, metric) for metric in columns.values()]
         name = TITLES.get(row.method, row.method)
-        table.add_row(name, marks.get(row.differs, ""), str(len(row.seeds)), validation, *values)
+        table.add_row(name, marks.get(row.differs, ""), str(len(row.seeds)), *values)
     return table
 
 

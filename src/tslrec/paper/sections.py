@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tslrec.paper import figures, tables
 from tslrec.paper.cells import CellResult
+from tslrec.paper.claims import claims
 from tslrec.paper.figure3 import figure3
 from tslrec.paper.grid import Cell
 from tslrec.paper.rows import ABLATIONS
@@ -15,6 +16,7 @@ from tslrec.paper.tables import PaperFigures
 from tslrec.paper.views import Section
 
 METHODS_OF: Mapping[str, tuple[str, ...]] = {
+    "claims": ("base", "ci", "tslrec"),
     "table1": (),
     "table2": ("base", "ci", "tslrec", "e4srec"),
     "figure3": (),
@@ -52,6 +54,8 @@ def make_section(name: str, cells: Sequence[CellResult], results: Path, titles: 
         titles: a CSV file with the titles of MovieLens-1M's items, by `item_id` and `title`.
     """
     match name:
+        case "claims":
+            return claims(cells, results)
         case "table1":
             return tables.table1(cells, PaperFigures.read(results / "paper.json"))
         case "table2":

@@ -3,6 +3,7 @@
   tslrec report                                     every run of the folder `artifacts`
   tslrec report artifacts/sweeps/method-seed-KEY    the runs of one sweep
   tslrec report /scratch/artifacts --json report.json
+  tslrec report --validation                        the validation alone: to choose settings by, the test unseen
 
 Runs that differ in more than their seed are rows of their own, and the table says in what. Runs of a sweep that
 failed, were stopped, are at work or never began are a line each.
@@ -13,8 +14,12 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tslrec.verbs.audit import refuse_no_place
+
+if TYPE_CHECKING:
+    from tslrec.summary import Row
 
 SUMMARY = "the finished runs side by side, mean and deviation over seeds; what a sweep lacks"
 
@@ -23,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folder", nargs="?", type=Path, default=Path("artifacts"), help="of artifacts, or of a sweep; default artifacts"
     )
+    parser.add_argument("--validation", action="store_true", help="metrics of the validation, none of the test")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows and what is unfinished there as well")
 
 
@@ -57,8 +63,19 @@ def run(arguments: argparse.Namespace) -> None:
         if not cell.is_done
     ]
     if arguments.json is not None:
-        write_json(arguments.json, {"rows": [asdict(row) for row in rows], "unfinished": unfinished})
+        content = [record(row, validation_only=arguments.validation) for row in rows]
+        write_json(arguments.json, {"rows": content, "unfinished": unfinished})
     if rows:
-        print_summary(rows, console)
+        print_summary(rows, console, part="validation" if arguments.validation else "test")
     for sweep, cells in sweeps:
         print_unfinished(cells, None if is_sweep else sweep.folder, console)
+
+
+def record(row: Row, *, validation_only: bool) -> dict[str, Any]:
+    """A row as it is written to a file."""
+    content = asdict(row)
+    if validation_only:
+        content["metrics"] = [
+            {name: value for name, value in metrics.items() if not name.startswith("test/")} for metrics in row.metrics
+        ]
+    return content

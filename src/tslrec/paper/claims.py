@@ -1,0 +1,211 @@
+"""The paper's claims, each beside what was measured of it: it holds, it does not hold here, or it was not measured."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from tslrec.paper.cells import CellResult
+from tslrec.paper.figure3 import read
+from tslrec.paper.figures import title_of
+from tslrec.paper.rows import DATA, MODELS, Row, common_seeds, rows_of
+from tslrec.paper.significance import LEVEL, Comparison, holm
+from tslrec.paper.tables import compared, probability, rivals
+from tslrec.paper.views import Section, Shown, TableView, digits
+from tslrec.report import PROTOCOLS, TITLES
+
+HOLDS, FAILS, UNMEASURED = "holds", "does not hold here", "not measured"
+METRIC = "NDCG@10"
+BETTER = {
+    "base": "TSLRec is better than its backbone (RQ1, Table 2)",
+    "ci": "TSLRec is better than CI (RQ1, Table 2)",
+}
+CHEAPER = {
+    ("sft", "e4srec"): "its SFT takes less than E4SRec's (RQ2, Figure 3)",
+    (
+        "augmentation",
+        "e4srec_inference",
+    ): "its inference by the language model takes less (RQ2, Figure 3)",
+}
+REVISED = "the language model revises the categories of some items (RQ3, Figure 4)"
+ACTIVE = "CI may fall behind among active users, TSLRec gains in all groups (RQ3, Figure 5)"
+
+TESTS = (
+    f"Ranking: {METRIC} on the test, means over the seeds that both have. `bootstrap` is the two-sided p-value of the "
+    "bootstrap paired by seed and user after Holm's correction over the comparisons of this table; `t` that of the "
+    "paper's two-sample t-test, its unit a user. A gain holds where both are at most .05.",
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method of ours beside a rival, on one data set with one backbone."""
+
+    row: Row
+    rival: Row
+    found: Comparison
+
+    @property
+    def where(self) -> str:
+        return f"{title_of(self.row)}, {self.row.method}"
+
+
+def claims(cells: Sequence[CellResult], results: Path) -> Section:
+    """All of them.
+
+    Args:
+        cells: the finished ones.
+        results: the folder with the benchmark of the language model and the counts for Figure 3.
+
+    Raises:
+        UserError: if a file there cannot be read.
+    """
+    rows = rows_of(cells)
+    tables = [ranking_table(rows, protocol) for protocol in PROTOCOLS]
+    others = [*cost_lines(results), *category_lines(rows), *activity_lines(rows)]
+    tables.append(TableView("The other claims", ("claim", "where", "measured", "verdict"), others))
+    missing = [f"{DATA[data]} with {MODELS[model]}" for data, model in unmeasured(rows)]
+    return Section(
+        "claims",
+        "The paper's claims",
+        "What the paper says of TSLRec, and what came out here: with a small language model, backbones of width 64 "
+        "with the settings that validation chose, and both ranking protocols of the literature.",
+        tables,
+        wanting=f"TSLRec beside Base and CI on {', '.join(missing)}" if missing else "",
+    )
+
+
+def ranking_table(rows: Sequence[Row], protocol: str) -> TableView:
+    """TSLRec beside Base and CI wherever both were run; all of the table is one family of tests."""
+    cases = [
+        Case(row, rival, compared(row, rival, protocol, METRIC))
+        for method in BETTER
+        for row in rows
+        if row.says("method") == "tslrec"
+        for rival in rivals(row, rows)
+        if rival.says("method") == method
+    ]
+    adjusted = holm([case.found.bootstrap for case in cases])
+    lines: list[list[Shown | str]] = []
+    for case, p_value in zip(cases, adjusted, strict=True):
+        each, names = case.found, (*case.row.names, *case.rival.names)
+        detail = f"{each.seeds} seeds, {each.users:,} users"
+        lines.append(
+            [
+                BETTER[case.rival.says("method")],
+                case.where,
+                str(each.seeds),
+                Shown(f"{digits(each.gain)} ({each.relative:+.1%})", detail, names),
+                Shown(probability(p_value), detail, names),
+                Shown(probability(each.t_users), detail, names),
+                verdict(each.gain, p_value, each.t_users),
+            ]
+        )
+    seen = {case.rival.says("method") for case in cases}
+    lines += [[text, "", "", "", "", "", UNMEASURED] for method, text in BETTER.items() if method not in seen]
+    columns = ("claim", "where", "seeds", "gain", "bootstrap", "t", "verdict")
+    return TableView(f"Ranking, history {PROTOCOLS[protocol]}", columns, lines, TESTS)
+
+
+def verdict(gain: float, bootstrap: float, t_users: float) -> str:
+    """Of a comparison, by both tests."""
+    passed = [name for name, p_value in (("bootstrap", bootstrap), ("t", t_users)) if p_value <= LEVEL]
+    if not passed:
+        return f"{FAILS}: no difference shown"
+    if gain <= 0:
+        return f"{FAILS}: worse"
+    return HOLDS if len(passed) == 2 else f"{FAILS} by both tests: {passed[0]} alone"
+
+
+def unmeasured(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """The paper's data sets and backbones of which TSLRec and a rival have no seed in common."""
+    seen = {
+        (row.says("data"), row.says("model"))
+        for row in rows
+        if row.says("method") == "tslrec" and row.is_plain and rivals(row, rows)
+    }
+    return [case for case in product(DATA, MODELS) if case not in seen]
+
+
+def cost_lines(results: Path) -> Iterator[list[Shown | str]]:
+    """The language model's cost beside E4SRec's: seconds on Beauty, operations on every data set of the paper."""
+    paths = results / "bench" / "llm.json", results / "figure3.json"
+    measured, counted = (read(path) if path.is_file() else None for path in paths)
+    for (ours, theirs), text in CHEAPER.items():
+        if measured is None and counted is None:
+            yield [text, "", "", UNMEASURED]
+        if measured is not None:
+            seconds = [measured["figures"][f"{name}_whole_shared"]["value"] for name in (ours, theirs)]
+            shown = Shown(
+                f"{seconds[0] / 60:,.1f} beside {seconds[1] / 60:,.1f} min: {seconds[1] / seconds[0]:.1f} times less",
+                "the same language model, SmolLM2-135M, both with the prompt shared",
+                ("results/bench/llm.json",),
+            )
+            yield [text, "Beauty, time", shown, HOLDS if seconds[0] < seconds[1] else FAILS]
+        if counted is not None:
+            for data, plans in counted["plans"].items():
+                flops = [plans["llama2_13b"][name]["shared"]["flops"] for name in (ours, theirs)]
+                shown = Shown(
+                    f"{flops[1] / flops[0]:.1f} times less",
+                    "counted for Llama-2-13B, both with the prompt shared; not run",
+                    ("results/figure3.json",),
+                )
+                where = f"{DATA.get(data, data)}, operations"
+                yield [text, where, shown, HOLDS if flops[0] < flops[1] else FAILS]
+
+
+def category_lines(rows: Sequence[Row]) -> Iterator[list[Shown | str]]:
+    """How many items the language model puts elsewhere than k-means."""
+    found = [row for row in rows if row.says("method") == "tslrec"]
+    if not found:
+        yield [REVISED, "", "", UNMEASURED]
+    for row in found:
+        metrics = [cell.content["stages"]["augment"]["metrics"] for cell in row.cells]
+        shares = {case: statistics.fmean(each[case] for each in metrics) for case in ("C1", "C2", "C3")}
+        text = ", ".join(f"{case} {digits(share, 3)}" for case, share in shares.items())
+        shown = Shown(text, "whether that is what makes a gain is another question", row.names)
+        yield [REVISED, f"{title_of(row)}, {row.method}", shown, HOLDS if shares["C1"] < 1 else FAILS]
+
+
+def activity_lines(rows: Sequence[Row]) -> Iterator[list[Shown | str]]:
+    """Gains over Base by the activity of users, without a test: the groups' means over the common seeds."""
+    found = False
+    for row in rows:
+        if row.says("method") != "tslrec":
+            continue
+        beside = {rival.says("method"): rival for rival in rivals(row, rows)}
+        if set(beside) != {"base", "ci"}:
+            continue
+        for protocol, title in PROTOCOLS.items():
+            ours = groups_gain(row, beside["base"], protocol)
+            theirs = groups_gain(beside["ci"], beside["base"], protocol)
+            texts = [
+                f"{TITLES[name]} − Base {' '.join(f'{digits(value):>6}' for value in gains)}"
+                for name, gains in (("tslrec", ours), ("ci", theirs))
+            ]
+            names = (*row.names, *beside["base"].names, *beside["ci"].names)
+            shown = Shown("; ".join(texts), f"{METRIC}, the least active fifth of the users first; no test", names)
+            holds = min(ours) > 0
+            where = f"{title_of(row)}, {row.method}, history {title}"
+            yield [ACTIVE, where, shown, HOLDS if holds else f"{FAILS}: not in all groups"]
+            found = True
+    if not found:
+        yield [ACTIVE, "", "", UNMEASURED]
+
+
+def groups_gain(row: Row, rival: Row, protocol: str) -> list[float]:
+    """Mean differences of the groups of users, the least active first, over the seeds that both have."""
+    seeds = common_seeds(row, rival)
+    means = []
+    for each in (row, rival):
+        groups = [cell.content["by_activity"] for cell in each.cells if cell.seed in seeds]
+        means.append(
+            [
+                statistics.fmean(group["metrics"][f"{protocol}/{METRIC}"] for group in same)
+                for same in zip(*groups, strict=True)
+            ]
+        )
+    return [mine - theirs for mine, theirs in zip(*means, strict=True)]

@@ -1,0 +1,114 @@
+"""What is said of the paper's claims, from made-up cells."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from made_cells import make_cell, make_cells
+
+from conftest import CHECKOUT
+from tslrec.paper.cells import CellResult
+from tslrec.paper.claims import FAILS, HOLDS, UNMEASURED, verdict
+from tslrec.paper.sections import make_section
+from tslrec.paper.views import Section, Shown
+
+RESULTS = CHECKOUT / "results"
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> list[CellResult]:
+    return make_cells(tmp_path_factory.mktemp("cells"))
+
+
+def lines(section: Section, word: str, claim: str) -> list[list[str]]:
+    """The lines of the one table whose title has a word that speak of a claim."""
+    (found,) = [table for table in section.tables if word in table.title]
+    texts = [[value.text if isinstance(value, Shown) else value for value in row] for row in found.rows]
+    return [row for row in texts if claim in row[0]]
+
+
+@pytest.mark.parametrize(
+    ("gain", "bootstrap", "t_users", "said"),
+    [
+        (0.01, 0.01, 0.05, HOLDS),
+        (0.01, 0.01, 0.2, f"{FAILS} by both tests: bootstrap alone"),
+        (0.01, 0.06, 0.2, f"{FAILS}: no difference shown"),
+        (-0.01, 0.2, 0.2, f"{FAILS}: no difference shown"),
+        (-0.01, 0.001, 0.001, f"{FAILS}: worse"),
+    ],
+)
+def test_a_gain_holds_where_both_tests_say_so(gain: float, bootstrap: float, t_users: float, said: str) -> None:
+    assert verdict(gain, bootstrap, t_users) == said
+
+
+@pytest.mark.parametrize("word", ["history masked", "history not masked"])
+def test_tslrec_is_judged_beside_its_backbone_and_ci(cells: list[CellResult], word: str) -> None:
+    section = make_section("claims", cells, RESULTS)
+    for claim in ("its backbone", "than CI"):
+        (row,) = lines(section, word, claim)
+        assert row[1] == "Beauty, SASRec, TSLRec"
+        assert row[2] == "2"
+        assert row[-1] == HOLDS
+
+
+def test_p_values_are_corrected_over_the_table(cells: list[CellResult]) -> None:
+    rows = lines(make_section("claims", cells, RESULTS), "history masked", "than")
+    # Two comparisons, each at the least that 10,000 draws can give, 2 / 10,001; twice that still reads as below .001.
+    assert [row[4] for row in rows] == ["< .001", "< .001"]
+
+
+def test_the_same_metrics_hold_nothing(tmp_path: Path) -> None:
+    base = make_cell(tmp_path, method="base", seed=0)
+    same = make_cell(tmp_path, method="tslrec", seed=0)
+    (tmp_path / "beauty-sasrec-tslrec-tuned-seed0.safetensors").write_bytes(
+        (tmp_path / "beauty-sasrec-base-tuned-seed0.safetensors").read_bytes()
+    )
+    content = {**same.content, "arrays": base.content["arrays"]}
+    same.path.write_text(json.dumps(content))
+    section = make_section("claims", [base, CellResult(same.path, content)], RESULTS)
+    (row,) = lines(section, "history masked", "its backbone")
+    assert row[3:] == [".0000 (+0.0%)", "1.000", "1.000", f"{FAILS}: no difference shown"]
+
+
+def test_what_was_not_run_is_said_to_be_unmeasured(cells: list[CellResult]) -> None:
+    section = make_section("claims", cells, RESULTS)
+    assert "Yelp with SASRec" in section.wanting
+    assert "Beauty with SASRec" not in section.wanting
+    alone = [cell for cell in cells if cell.method != "ci"]
+    (row,) = lines(make_section("claims", alone, RESULTS), "history masked", "than CI")
+    assert row[-1] == UNMEASURED
+
+
+def test_costs_are_of_the_benchmark_and_the_counts(cells: list[CellResult], tmp_path: Path) -> None:
+    figures = json.loads((RESULTS / "bench" / "llm.json").read_text())["figures"]
+    rows = lines(make_section("claims", cells, RESULTS), "other", "its SFT")
+    assert [row[1].split(", ")[0] for row in rows] == ["Beauty", "Beauty", "MovieLens-1M", "Yelp"]
+    ratio = figures["e4srec_whole_shared"]["value"] / figures["sft_whole_shared"]["value"]
+    assert rows[0][2].endswith(f"{ratio:.1f} times less")
+    without = lines(make_section("claims", cells, tmp_path), "other", "its SFT")
+    assert [row[-1] for row in without] == [UNMEASURED]
+
+
+def test_groups_are_judged_by_their_least_gain(cells: list[CellResult]) -> None:
+    rows = lines(make_section("claims", cells, RESULTS), "other", "active users")
+    assert len(rows) == 2
+    groups = [
+        [
+            cell.content["by_activity"][i]["metrics"]["masked/NDCG@10"]
+            for cell in cells
+            if cell.method == method and cell.content["by_activity"]
+        ]
+        for method in ("tslrec", "base")
+        for i in range(5)
+    ]
+    gains = [sum(groups[i]) / 2 - sum(groups[5 + i]) / 2 for i in range(5)]
+    shown = [float(text) for text in rows[0][2].split(";")[0].removeprefix("TSLRec − Base").split()]
+    assert shown == pytest.approx(gains, abs=5e-5)
+    assert rows[0][-1] == (HOLDS if min(gains) > 0 else f"{FAILS}: not in all groups")
+
+
+def test_categories_hold_where_some_differ(cells: list[CellResult]) -> None:
+    (row,) = lines(make_section("claims", cells, RESULTS), "other", "revises")
+    assert row[2:] == ["C1 .500, C2 .300, C3 .200", HOLDS]
