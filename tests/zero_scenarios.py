@@ -39,6 +39,9 @@ STRATEGIES: dict[str, Any] = {
         "persistence_threshold": 0,
     },
 }
+STRATEGIES["zero3_checkpointing"] = STRATEGIES["zero3_bf16"] = STRATEGIES["zero3_offload"]
+CHECKPOINTING = {"zero3_checkpointing", "zero3_bf16"}
+"""What a language model that fills its GPUs needs: its activations computed again."""
 STOPPED_AT = 7
 MODEL = "model"
 
@@ -86,7 +89,9 @@ class Beginning(lightning.Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         model = next(module for module in pl_module.modules() if isinstance(module, PromptedLLM))
+        self.facts["checkpointed_layers"] = float(sum("forward" in vars(each) for each in layers_of(model)))
         parameters = dict(model.adapted.named_parameters())
+        self.facts["bf16_numbers"] = float(whole_size([p for p in parameters.values() if p.dtype == torch.bfloat16]))
         self.facts["numbers_held"] = float(sum(each.numel() for each in parameters.values()))
         lora_b = [each for name, each in parameters.items() if "lora_B" in name]
         with whole(lora_b):
@@ -94,8 +99,15 @@ class Beginning(lightning.Callback):
             self.facts["lora_b_largest"] = max(float(each.detach().abs().max()) for each in lora_b)
 
 
+def layers_of(model: PromptedLLM) -> list[torch.nn.Module]:
+    """The decoder layers of the language model."""
+    return [each for each in model.modules() if type(each).__name__ == "LlamaDecoderLayer"]
+
+
 def main(folder: Path, strategy: str, processes: int) -> None:
-    config = TrainerConfig("cpu", devices=processes, llm_strategy=STRATEGIES[strategy])
+    precision = "bf16-true" if strategy.endswith("bf16") else "32-true"
+    config = TrainerConfig("cpu", devices=processes, llm_strategy=STRATEGIES[strategy], llm_precision=precision)
+    checkpointing = strategy in CHECKPOINTING
     beginning = Beginning()
 
     def run(name: str, *callbacks: lightning.Callback, **changes: Any) -> dict[str, Any]:
@@ -105,7 +117,7 @@ def main(folder: Path, strategy: str, processes: int) -> None:
             trainers = StageTrainers(often, "sft", folder / name, checkpoints=checkpoints)
             return trainers(**{**settings, "callbacks": [*settings["callbacks"], *callbacks]})
 
-        return sft.run(context_of(folder, name, make_trainer, **changes))
+        return sft.run(context_of(folder, name, make_trainer, checkpointing=checkpointing, **changes))
 
     metrics = run("whole", beginning, max_epochs=1)
     held_back = run("uninterrupted", **HELD_BACK)
@@ -121,10 +133,17 @@ def main(folder: Path, strategy: str, processes: int) -> None:
 
 
 def context_of(
-    folder: Path, name: str, make_trainer: MakeTrainer, *, dropout: float = 0.0, **numbers: Any
+    folder: Path,
+    name: str,
+    make_trainer: MakeTrainer,
+    *,
+    dropout: float = 0.0,
+    checkpointing: bool = False,
+    **numbers: Any,
 ) -> StageContext:
     """The stage's context with the language model in `folder`, or a random one."""
-    llm = LLMConfig(name="tiny", lora=LoraConfig(rank=4, alpha=8, dropout=dropout))
+    lora = LoraConfig(rank=4, alpha=8, dropout=dropout)
+    llm = LLMConfig(name="tiny", lora=lora, gradient_checkpointing=checkpointing)
     if (folder / MODEL).is_dir():
         llm.path = str(folder / MODEL)
     else:
