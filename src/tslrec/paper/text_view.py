@@ -8,6 +8,7 @@ from rich.text import Text
 
 from tslrec.paper.views import Section, Shown, TableView, chart_table
 
+WIDEST = 1000
 STYLES = {"best": "bold", "second": "underline", "significant": "bold", "doubt": "red"}
 
 
@@ -17,12 +18,19 @@ def print_section(section: Section, console: Console) -> None:
     console.print(section.text, highlight=False, markup=False)
     for table in (*section.tables, *map(chart_table, section.charts), *section.more):
         console.print()
-        console.print(table_of(table))
+        print_whole(table_of(table), console)
         for note in table.notes:
             console.print(note, style="dim", highlight=False, markup=False)
     if section.wanting:
         console.print(f"Not there: {section.wanting}", highlight=False, markup=False)
     console.print()
+
+
+def print_whole(table: Table, console: Console) -> None:
+    """Prints a table as wide as it is: a terminal breaks or scrolls its lines, where cut ones would say nothing."""
+    wide = console.options.update(max_width=WIDEST)
+    table.width = table.__rich_measure__(console, wide).maximum
+    console.print(table, crop=False, soft_wrap=True)
 
 
 def table_of(view: TableView) -> Table:
