@@ -34,8 +34,8 @@ REVISED = "the language model revises the categories of some items (RQ3, Figure 
 ACTIVE = "CI may fall behind among active users, TSLRec gains in all groups (RQ3, Figure 5)"
 
 TESTS = (
-    f"Ranking: {METRIC} on the test, means over the seeds that both have. `bootstrap` is the two-sided p-value of the "
-    "bootstrap paired by seed and user after Holm's correction over the comparisons of this table; `t` that of the "
+    f"Ranking: {METRIC} on the test, means over the seeds that both have. Bootstrap: the two-sided p-value of the "
+    "bootstrap paired by seed and user after Holm's correction over the comparisons of this table; t: that of the "
     "paper's two-sample t-test, its unit a user. A gain holds where both are at most .05.",
 )
 

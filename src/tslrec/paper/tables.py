@@ -27,7 +27,7 @@ PAPER = "the paper's own figures, results/paper.json"
 
 TESTS = (
     "Gain: ours minus the rival's, the mean over the seeds that both have; in brackets the interval of 95 % of a "
-    "paired bootstrap over seeds and users (10,000 draws), whose two-sided p-value is `bootstrap`, and `Holm` the same "
+    "paired bootstrap over seeds and users (10,000 draws). Bootstrap: its two-sided p-value; Holm: the same "
     "after Holm's correction over all rows of this table.",
     "t, users: the paper's two-sample t-test, its unit a user (averaged over seeds); it takes the users of both "
     "methods for different people, and so sees less than the bootstrap. t, seeds: its unit the mean of a seed. The "
