@@ -73,7 +73,6 @@ def training(
     *,
     kind: Kind = SASRec,
     num_negatives: int | None = None,
-    averaging: float | None = None,
     every_seconds: float = 0.0,
     told: list[str] | None = None,
 ) -> Outcome:
@@ -90,7 +89,7 @@ def training(
             np.bincount(data.interactions.items, minlength=NUM_ITEMS + 1), num_negatives=num_negatives, exponent=0.5
         ),
     )
-    best, callbacks = selection_callbacks("masked", patience=10, averaging=averaging)
+    best, callbacks = selection_callbacks("masked", patience=10)
     log = folder / "stage"
     if log.exists():
         # As the artifact store does with what a killed process left.
@@ -156,14 +155,6 @@ def test_every_backbone_goes_on(kind: Kind, tmp_path: Path) -> None:
     with pytest.raises(KilledError):
         training(tmp_path / "killed", Interrupt(expected[1]["steps"] // 2, kill), kind=kind)
     assert_same(training(tmp_path / "killed", kind=kind), expected)
-
-
-def test_averaged_weights_go_on(tmp_path: Path) -> None:
-    expected = training(tmp_path / "whole", averaging=0.8)
-    for step in (1, 4, 7):
-        with pytest.raises(KilledError):
-            training(tmp_path / str(step), Interrupt(step, kill), averaging=0.8)
-        assert_same(training(tmp_path / str(step), averaging=0.8), expected)
 
 
 def test_the_negatives_of_a_sampled_softmax_go_on(tmp_path: Path) -> None:

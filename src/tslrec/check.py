@@ -198,9 +198,6 @@ def check_values(config: Config) -> None:
         raise UserError(f"trainer.checkpoint_seconds={config.trainer.checkpoint_seconds}: must be 0 or more")
     if not 0 <= config.sft.held_back <= MOST_HELD_BACK:
         raise UserError(f"sft.held_back={config.sft.held_back}: a share of the users, from 0 to {MOST_HELD_BACK}")
-    averaging = config.training.weight_averaging
-    if averaging is not None and not 0 < averaging < 1:
-        raise UserError(f"training.weight_averaging={averaging}: between 0 and 1, such as 0.99, or null")
     exponent = config.training.negative_exponent
     if not 0 <= exponent < float("inf"):
         raise UserError(f"training.negative_exponent={exponent}: must be a number, 0 or more")

@@ -63,8 +63,6 @@ class TrainingConfig:
         num_negatives: sampled softmax: items drawn in each step to stand for all the others; null: the softmax over all
             items.
         negative_exponent: they are drawn by (1 + count in the training part) to this power; 0 draws all alike.
-        weight_averaging: how much a step keeps of an exponential moving average of the weights, which is what is
-            validated, selected and kept; null: the weights themselves.
         patience: evaluations without a better validation NDCG@10 before training stops.
         selection: the protocol whose validation NDCG@10 selects the weights, `masked` or `unmasked`.
         eval_batch_size: users scored at a time.
@@ -82,7 +80,6 @@ class TrainingConfig:
     all_positions: bool = True
     num_negatives: int | None = None
     negative_exponent: float = 1.0
-    weight_averaging: float | None = None
     selection: str = "masked"
     eval_batch_size: int = 512
     validation_users: int | None = None

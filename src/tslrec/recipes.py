@@ -92,11 +92,7 @@ def stage_recipe(
 
 def stage_settings(config: Config, stage: str, llm_identity: Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
     """The part of the configuration that a stage's result depends on, and a label for its folder."""
-    training = asdict(config.training)
-    if config.training.weight_averaging is None:
-        # Results from before there was a choice are still what they were.
-        del training["weight_averaging"]
-    trained = {"training": training, "precision": config.trainer.precision}
+    trained = {"training": asdict(config.training), "precision": config.trainer.precision}
     model = str(config.model["name"])
     llm = {name: value for name, value in asdict(config.llm).items() if name not in LLM_UNREAD}
     language = {"llm": llm, "weights": llm_identity, "precision": config.trainer.llm_precision}

@@ -84,7 +84,7 @@ def train_recommender(
         validation_users=config.validation_users,
         test_users=config.test_users,
     )
-    best, callbacks = selection_callbacks(config.selection, config.patience, averaging=config.weight_averaging)
+    best, callbacks = selection_callbacks(config.selection, config.patience)
     trainer = context.make_trainer(max_epochs=config.max_epochs, callbacks=callbacks)
     fit(trainer, module, data)
     best.restore(module)

@@ -8,7 +8,6 @@ import lightning
 from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor, nn
 
-from tslrec.averaging import AveragedWeights
 from tslrec.zero import whole
 
 MONITORED = "validation/{protocol}/NDCG@10"
@@ -75,20 +74,10 @@ def kept_weights(module: lightning.LightningModule) -> dict[str, Tensor]:
     return {name: value for name, value in weights.items() if name in trained}
 
 
-def selection_callbacks(
-    protocol: str, patience: int, *, averaging: float | None = None
-) -> tuple[BestWeights, list[Any]]:
-    """Both callbacks, watching the validation NDCG@10 of one ranking protocol (`masked` or `unmasked`).
-
-    Args:
-        protocol: whose metric selects.
-        patience: see `stopping`.
-        averaging: of `AveragedWeights`, which then follow and are what is watched and kept.
-    """
+def selection_callbacks(protocol: str, patience: int) -> tuple[BestWeights, list[Any]]:
+    """Both callbacks, watching the validation NDCG@10 of one ranking protocol (`masked` or `unmasked`)."""
     best = BestWeights(MONITORED.format(protocol=protocol))
-    # Behind the others, which look at the average before it gives the weights back.
-    averaged = [] if averaging is None else [AveragedWeights(averaging)]
-    return best, [best, stopping(best, patience), *averaged]
+    return best, [best, stopping(best, patience)]
 
 
 def stopping(best: BestWeights, patience: int) -> EarlyStopping:
