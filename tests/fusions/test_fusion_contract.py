@@ -140,6 +140,22 @@ def test_the_gate_bias_favours_a_side(bias: float, side: str) -> None:
     torch.testing.assert_close(fusion.table(), sides[side], atol=1e-6, rtol=0)
 
 
+def test_small_knowledge_starts_alike_and_moves_slowly() -> None:
+    start, moved = [], []
+    for scale in (1.0, 0.01):
+        torch.manual_seed(0)
+        fusion = GatedFusion(
+            NUM_ITEMS, HIDDEN_SIZE, knowledge_IH=inputs()["knowledge_IH"], gate_bias=-30.0, knowledge_scale=scale
+        )
+        optimizer = torch.optim.Adam(fusion.parameters(), lr=1e-3)
+        start.append(fusion.table().detach())
+        (fusion.table() * torch.linspace(-1, 2, NUM_ITEMS + 1)[:, None]).sum().backward()
+        optimizer.step()
+        moved.append(float((fusion.table() - start[-1]).detach().norm()))
+    torch.testing.assert_close(start[1], start[0])
+    assert moved[1] == pytest.approx(moved[0] / 100, rel=1e-3)
+
+
 def test_dropped_knowledge_leaves_the_rest_and_only_in_training() -> None:
     torch.manual_seed(0)
     knowledge_IH = inputs()["knowledge_IH"]

@@ -32,6 +32,8 @@ class GatedFusion(ItemEmbedding):
             buffer of the model, is in memory. Row 0 is not used.
         gate_bias: initial b; 0 gives both sides the same weight, a larger one favours the id embedding.
         whitened_size: whiten h and keep so many of its principal components; None standardises each dimension.
+        knowledge_scale: of the standardised h. V starts as much larger as h is smaller, so a smaller one starts alike
+            and learns V more slowly beside e: Adam's steps are as large whatever a weight is multiplied with.
         knowledge_dropout: of Vh, in training.
         sides: where f stands: for the items of the inputs and for those that are scored (`both`), or on one of the
             sides (`inputs`, `outputs`) with e on the other.
@@ -48,6 +50,7 @@ class GatedFusion(ItemEmbedding):
         knowledge_IH: Table,
         gate_bias: float = 0.0,
         whitened_size: int | None = None,
+        knowledge_scale: float = 1.0,
         knowledge_dropout: float = 0.0,
         sides: Sides = "both",
         padding_row: bool = False,
@@ -58,13 +61,13 @@ class GatedFusion(ItemEmbedding):
             raise ValueError(f"knowledge embeddings of {num_items} items and padding, not {tuple(knowledge_IH.shape)}")
         # Not persistent: the augment stage's artifact holds it already, and it never changes.
         scaled = standardise(knowledge_IH) if whitened_size is None else whiten(knowledge_IH, whitened_size)
-        self.register_buffer("knowledge_IH", scaled, persistent=False)
+        self.register_buffer("knowledge_IH", scaled.mul_(knowledge_scale), persistent=False)
         knowledge_size = scaled.shape[1]
         self.id_embedding = IdEmbedding(num_items, hidden_size, padding_row)
         self.knowledge_projection = nn.Linear(knowledge_size, hidden_size, bias=False)
         self.knowledge_dropout = Dropout(knowledge_dropout)
         self.gate = nn.Linear(2 * hidden_size, hidden_size)
-        nn.init.normal_(self.knowledge_projection.weight, std=0.02 / knowledge_size**0.5)
+        nn.init.normal_(self.knowledge_projection.weight, std=0.02 / (knowledge_scale * knowledge_size**0.5))
         nn.init.xavier_uniform_(self.gate.weight)
         nn.init.constant_(self.gate.bias, gate_bias)
 
@@ -125,6 +128,7 @@ class GatedCategories(GatedFusion):
         hidden_size: D.
         categories_IK: the distributions, `[I + 1, K]`, read slice by slice. Row 0 is not used.
         gate_bias: see `GatedFusion`.
+        knowledge_scale: see `GatedFusion`.
         knowledge_dropout: see `GatedFusion`.
         sides: see `GatedFusion`.
         padding_row: see `ItemEmbedding`.
@@ -137,6 +141,7 @@ class GatedCategories(GatedFusion):
         *,
         categories_IK: Table,
         gate_bias: float = 0.0,
+        knowledge_scale: float = 1.0,
         knowledge_dropout: float = 0.0,
         sides: Sides = "both",
         padding_row: bool = False,
@@ -146,6 +151,7 @@ class GatedCategories(GatedFusion):
             hidden_size,
             knowledge_IH=categories_IK,
             gate_bias=gate_bias,
+            knowledge_scale=knowledge_scale,
             knowledge_dropout=knowledge_dropout,
             sides=sides,
             padding_row=padding_row,
