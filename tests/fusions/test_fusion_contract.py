@@ -128,7 +128,8 @@ class TestFusion:
 def test_the_gate_is_the_formula() -> None:
     fusion = GatedFusion(NUM_ITEMS, HIDDEN_SIZE, knowledge_IH=inputs()["knowledge_IH"])
     e = fusion.id_embedding.table()
-    vh = standardise(inputs()["knowledge_IH"]) @ fusion.knowledge_projection.weight.T
+    knowledge_IH = standardise(inputs()["knowledge_IH"])
+    vh = knowledge_IH / knowledge_IH.shape[1] ** 0.5 @ fusion.knowledge_projection.weight.T
     gate = torch.sigmoid(torch.cat([e, vh], dim=1) @ fusion.gate.weight.T + fusion.gate.bias)
     torch.testing.assert_close(fusion.table(), gate * e + (1 - gate) * vh)
 
@@ -188,7 +189,7 @@ def test_one_side_alone_is_fused(sides: Sides) -> None:
 
 def test_the_gate_sees_the_whitened_knowledge() -> None:
     fusion = GatedFusion(NUM_ITEMS, HIDDEN_SIZE, knowledge_IH=inputs()["knowledge_IH"], whitened_size=6)
-    assert torch.equal(fusion.knowledge_IH, whiten(inputs()["knowledge_IH"], 6))
+    torch.testing.assert_close(fusion.knowledge_IH, whiten(inputs()["knowledge_IH"], 6) / 6**0.5)
     assert fusion.knowledge_projection.in_features == 6
 
 

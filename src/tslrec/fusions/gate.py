@@ -23,7 +23,8 @@ class GatedFusion(ItemEmbedding):
 
     The paper gives no formula; this one gates each dimension. e is freshly initialised and learnt. h is frozen and
     standardised per dimension over the catalogue, since an LLM's hidden states have a few dimensions far larger than
-    the rest, or whitened. V starts so that Vh has the scale of e, and b = `gate_bias` decides where the gate starts.
+    the rest, or whitened; then it is divided by √H, so that its length is about 1. V starts so that Vh has the scale
+    of e, and b = `gate_bias` decides where the gate starts.
 
     Args:
         num_items: I.
@@ -32,8 +33,8 @@ class GatedFusion(ItemEmbedding):
             buffer of the model, is in memory. Row 0 is not used.
         gate_bias: initial b; 0 gives both sides the same weight, a larger one favours the id embedding.
         whitened_size: whiten h and keep so many of its principal components; None standardises each dimension.
-        knowledge_scale: of the standardised h. V starts as much larger as h is smaller, so a smaller one starts alike
-            and learns V more slowly beside e: Adam's steps are as large whatever a weight is multiplied with.
+        knowledge_scale: the length of h. V starts as much larger as h is shorter, so a shorter one starts alike and
+            learns V more slowly beside e: Adam's steps are as large whatever a weight is multiplied with.
         knowledge_dropout: of Vh, in training.
         sides: where f stands: for the items of the inputs and for those that are scored (`both`), or on one of the
             sides (`inputs`, `outputs`) with e on the other.
@@ -61,13 +62,13 @@ class GatedFusion(ItemEmbedding):
             raise ValueError(f"knowledge embeddings of {num_items} items and padding, not {tuple(knowledge_IH.shape)}")
         # Not persistent: the augment stage's artifact holds it already, and it never changes.
         scaled = standardise(knowledge_IH) if whitened_size is None else whiten(knowledge_IH, whitened_size)
-        self.register_buffer("knowledge_IH", scaled.mul_(knowledge_scale), persistent=False)
         knowledge_size = scaled.shape[1]
+        self.register_buffer("knowledge_IH", scaled.mul_(knowledge_scale / knowledge_size**0.5), persistent=False)
         self.id_embedding = IdEmbedding(num_items, hidden_size, padding_row)
         self.knowledge_projection = nn.Linear(knowledge_size, hidden_size, bias=False)
         self.knowledge_dropout = Dropout(knowledge_dropout)
         self.gate = nn.Linear(2 * hidden_size, hidden_size)
-        nn.init.normal_(self.knowledge_projection.weight, std=0.02 / (knowledge_scale * knowledge_size**0.5))
+        nn.init.normal_(self.knowledge_projection.weight, std=0.02 / knowledge_scale)
         nn.init.xavier_uniform_(self.gate.weight)
         nn.init.constant_(self.gate.bias, gate_bias)
 

@@ -24,7 +24,7 @@ from tslrec.stages.next_item import NextItemModule
 from tslrec.stages.recommender import train_recommender
 from tslrec.streaming import FileTable, Table, slices
 
-VERSION = 7
+VERSION = 8
 TOGETHER = True
 
 
