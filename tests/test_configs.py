@@ -174,6 +174,7 @@ def test_a_misspelt_key_does_not_compose(override: str) -> None:
         (["fusion.sides=left"], r"fusion\.sides=left: must be one of both, inputs, outputs"),
         (["llm.weight_bits=5"], r"llm\.weight_bits=5: must be 8, 4 or null"),
         (["llm.weight_bits=4"], r"llm\.weight_bits=4: needs a GPU, trainer=cpu has none"),
+        (["fusion.knowledge_scale=0"], r"fusion\.knowledge_scale=0.*above 0"),
         (["training.learning_rate=0"], r"training\.learning_rate=0.*above 0"),
         (
             ["+trainer.strategy={_target_:lightning.pytorch.strategies.DDPStrategy,stage:3}"],

@@ -49,7 +49,13 @@ def weights(folder: Path) -> dict[str, Tensor]:
     return {**load_file(folder / "adapter" / "adapter_model.safetensors"), **load_file(folder / "heads.safetensors")}
 
 
-CASES = [("zero2", 1), ("zero2_offload", 2), ("zero3_offload", 1), ("zero3_checkpointing", 2)]
+CASES = [
+    ("zero2", 1),
+    ("zero2_offload", 2),
+    ("zero3_offload", 1),
+    ("zero3_offload", 2),
+    ("zero3_checkpointing", 2),
+]
 
 
 @pytest.mark.parametrize(("strategy", "processes"), CASES)

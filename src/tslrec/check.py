@@ -190,6 +190,8 @@ def check_values(config: Config) -> None:
         "e4srec.learning_rate": config.e4srec.learning_rate,
         "trainer.device_tflops": config.trainer.device_tflops,
     }
+    if (scale := config.fusion.get("knowledge_scale")) is not None:
+        above_zero["fusion.knowledge_scale"] = scale
     for key, rate in above_zero.items():
         if not rate > 0:
             raise UserError(f"{key}={rate}: must be above 0")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
 from tslrec.paper.cells import CellResult
 from tslrec.paper.figure3 import read
-from tslrec.paper.figures import title_of
+from tslrec.paper.figures import CASES, by_group, title_of
 from tslrec.paper.rows import DATA, MODELS, Row, common_seeds, rows_of
-from tslrec.paper.significance import LEVEL, Comparison, holm
+from tslrec.paper.significance import LEVEL, holm
 from tslrec.paper.tables import compared, probability, rivals
 from tslrec.paper.views import Section, Shown, TableView, digits
 from tslrec.report import PROTOCOLS
@@ -25,10 +24,7 @@ BETTER = {
 }
 CHEAPER = {
     ("sft", "e4srec"): "its SFT takes less than E4SRec's (RQ2, Figure 3)",
-    (
-        "augmentation",
-        "e4srec_inference",
-    ): "its inference by the language model takes less (RQ2, Figure 3)",
+    ("augmentation", "e4srec_inference"): "its inference by the language model takes less (RQ2, Figure 3)",
 }
 REVISED = "the language model revises the categories of some items (RQ3, Figure 4)"
 EVERYWHERE = "TSLRec gains in all groups of users by activity (RQ3, Figure 5)"
@@ -39,19 +35,6 @@ TESTS = (
     "bootstrap paired by seed and user after Holm's correction over the comparisons of this table; t: that of the "
     "paper's two-sample t-test, its unit a user. A gain holds where both are at most .05.",
 )
-
-
-@dataclass(frozen=True)
-class Case:
-    """A method of ours beside a rival, on one data set with one backbone."""
-
-    row: Row
-    rival: Row
-    found: Comparison
-
-    @property
-    def where(self) -> str:
-        return f"{title_of(self.row)}, {self.row.method}"
 
 
 def claims(cells: Sequence[CellResult], results: Path) -> Section:
@@ -82,22 +65,22 @@ def claims(cells: Sequence[CellResult], results: Path) -> Section:
 def ranking_table(rows: Sequence[Row], protocol: str) -> TableView:
     """TSLRec beside Base and CI wherever both were run; all of the table is one family of tests."""
     cases = [
-        Case(row, rival, compared(row, rival, protocol, METRIC))
+        (row, rival, compared(row, rival, protocol, METRIC))
         for method in BETTER
         for row in rows
         if row.says("method") == "tslrec"
         for rival in rivals(row, rows)
         if rival.says("method") == method
     ]
-    adjusted = holm([case.found.bootstrap for case in cases])
+    adjusted = holm([each.bootstrap for *_, each in cases])
     lines: list[list[Shown | str]] = []
-    for case, p_value in zip(cases, adjusted, strict=True):
-        each, names = case.found, (*case.row.names, *case.rival.names)
+    for (row, rival, each), p_value in zip(cases, adjusted, strict=True):
+        names = (*row.names, *rival.names)
         detail = f"{each.seeds} seeds, {each.users:,} users"
         lines.append(
             [
-                BETTER[case.rival.says("method")],
-                case.where,
+                BETTER[rival.says("method")],
+                f"{title_of(row)}, {row.method}",
                 str(each.seeds),
                 Shown(f"{digits(each.gain)} ({each.relative:+.1%})", detail, names),
                 Shown(probability(p_value), detail, names),
@@ -105,7 +88,7 @@ def ranking_table(rows: Sequence[Row], protocol: str) -> TableView:
                 verdict(each.gain, p_value, each.t_users),
             ]
         )
-    seen = {case.rival.says("method") for case in cases}
+    seen = {rival.says("method") for _, rival, _ in cases}
     lines += [[text, "", "", "", "", "", UNMEASURED] for method, text in BETTER.items() if method not in seen]
     columns = ("claim", "where", "seeds", "gain", "bootstrap", "t", "verdict")
     return TableView(f"Ranking, history {PROTOCOLS[protocol]}", columns, lines, TESTS)
@@ -165,7 +148,7 @@ def category_lines(rows: Sequence[Row]) -> Iterator[list[Shown | str]]:
         yield [REVISED, "", "", UNMEASURED]
     for row in found:
         metrics = [cell.content["stages"]["augment"]["metrics"] for cell in row.cells]
-        shares = {case: statistics.fmean(each[case] for each in metrics) for case in ("C1", "C2", "C3")}
+        shares = {case: statistics.fmean(each[case] for each in metrics) for case in CASES}
         text = ", ".join(f"{case} {digits(share, 3)}" for case, share in shares.items())
         shown = Shown(text, "whether that is what makes a gain is another question", row.names)
         yield [REVISED, f"{title_of(row)}, {row.method}", shown, HOLDS if shares["C1"] < 1 else FAILS]
@@ -199,13 +182,8 @@ def activity_lines(rows: Sequence[Row]) -> Iterator[list[Shown | str]]:
 def groups_gain(row: Row, rival: Row, protocol: str) -> list[float]:
     """Mean differences of the groups of users, the least active first, over the seeds that both have."""
     seeds = common_seeds(row, rival)
-    means = []
-    for each in (row, rival):
-        groups = [cell.content["by_activity"] for cell in each.cells if cell.seed in seeds]
-        means.append(
-            [
-                statistics.fmean(group["metrics"][f"{protocol}/{METRIC}"] for group in same)
-                for same in zip(*groups, strict=True)
-            ]
-        )
-    return [mine - theirs for mine, theirs in zip(*means, strict=True)]
+    ours, theirs = (
+        by_group(Row(tuple(cell for cell in each.cells if cell.seed in seeds)), "by_activity", f"{protocol}/{METRIC}")
+        for each in (row, rival)
+    )
+    return [statistics.fmean(mine) - statistics.fmean(his) for mine, his in zip(ours, theirs, strict=True)]

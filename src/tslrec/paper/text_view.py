@@ -28,8 +28,7 @@ def print_section(section: Section, console: Console) -> None:
 
 def print_whole(table: Table, console: Console) -> None:
     """Prints a table as wide as it is: a terminal breaks or scrolls its lines, where cut ones would say nothing."""
-    wide = console.options.update(max_width=WIDEST)
-    table.width = table.__rich_measure__(console, wide).maximum
+    table.width = console.measure(table, options=console.options.update(max_width=WIDEST)).maximum
     console.print(table, crop=False, soft_wrap=True)
 
 
