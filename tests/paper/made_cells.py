@@ -69,8 +69,8 @@ def make_cell(
         content["gates"] = [{"items": 6, "from": i, "to": i, "mean": i / 10, "deviation": 0.1} for i in range(10)]
         probe = {"item": "17", "nearest": ["<b>", "4", "5", "6", "7"], "cosines": [0.9, 0.8, 0.7, 0.6, 0.5]}
         content["neighbours"] = {
-            "items": ITEMS, "nearest": 10, "overlap": 0.5, "by_chance": 0.17, "same_cluster": 0.6,
-            "own_same_cluster": 0.7, "probes": [probe],
+            "items": ITEMS, "nearest": 10, "explained": 0.6, "overlap": 0.5, "by_chance": 0.17,
+            "same_cluster": 0.6, "own_same_cluster": 0.7, "probes": [probe],
         }  # fmt: skip
     return write_cell(folder, name, content, arrays)
 

@@ -110,6 +110,7 @@ def test_what_is_known_of_items_is_in_groups_or_of_results(cell: CellResult) -> 
     assert all(0 < value <= 1 for value in cell.content["kmeans_again"])
     assert len(cell.content["neighbours"]["probes"]) == 8
     assert 0 <= cell.content["neighbours"]["overlap"] <= 1
+    assert cell.content["neighbours"]["explained"] <= 1
 
 
 def test_what_is_there_is_not_run_again(

@@ -180,20 +180,23 @@ def neighbours(cells: Sequence[CellResult], titles: Callable[[str, str], str]) -
     """
     rows = [row for row in rows_of(cells) if all("neighbours" in cell.content for cell in row.cells)]
     shares: list[list[Shown | str]] = []
-    names = ("overlap", "by_chance", "same_cluster", "own_same_cluster")
+    names = ("explained", "overlap", "by_chance", "same_cluster", "own_same_cluster")
     for row in rows:
         found = [cell.content["neighbours"] for cell in row.cells]
         line: list[Shown | str] = [title_of(row), row.method]
         for name in names:
-            values = [each[name] for each in found if name in each]
-            line.append(spread(values, row, show=lambda value: digits(value, 3)) if values else "")
+            if all(name in each for each in found):
+                line.append(spread([each[name] for each in found], row, show=lambda value: digits(value, 3)))
+            else:
+                line.append("")
         shares.append(line)
     notes = [
-        "Of an item's ten nearest by the cosine of standardised knowledge. Shared: those that are among its ten "
-        "nearest by the backbone's own embeddings, and by chance would be. In its cluster: by knowledge, and by own "
-        "embeddings."
+        "Explained: the share of the variance of the backbone's own embeddings that a linear map of the knowledge "
+        "gives back, for items that the map was not fitted to. The rest is of an item's ten nearest by the cosine of "
+        "standardised knowledge. Shared: those that are among its ten nearest by the own embeddings, and by chance "
+        "would be. In its cluster: by knowledge, and by own embeddings."
     ]
-    columns = ["", "method", "shared", "by chance", "in its cluster", "by own embeddings"]
+    columns = ["", "method", "explained", "shared", "by chance", "in its cluster", "by own embeddings"]
     tables = [TableView("Nearest neighbours", columns, shares, notes)] if rows else []
     lists = []
     for row in rows:
