@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 MANIFEST = "manifest.json"
+LOG = "log"
+LOG_FILE = f"{LOG}/metrics.csv"
 KEY_LENGTH = 12
 PARTIAL, CHECKPOINTS, LOCK = ".partial", ".checkpoints", ".lock"
 """What a result's folder name is followed by, where it is being made, trained, and held."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lightning.pytorch.loggers import CSVLogger
 
-NAME = "log"
+from tslrec.artifacts import LOG, LOG_FILE
 
 
 class StageLog(CSVLogger):
@@ -17,8 +17,8 @@ class StageLog(CSVLogger):
     """
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, name=NAME, version="")
-        self.file = folder / NAME / "metrics.csv"
+        super().__init__(folder, name=LOG, version="")
+        self.file = folder / LOG_FILE
 
     def text(self) -> str:
         """All rows so far, as they stand in the file; empty where nothing is logged yet, or in other processes."""

@@ -45,6 +45,7 @@ def make_cell(
         "seed": seed,
         "llm": "none",
         "metrics": metrics,
+        "curve": [0.02 * (seed + 1), HITS[method] / 2, HITS[method] / 4],
         "config": {
             "model": {"name": model},
             "source_model": None,

@@ -104,6 +104,12 @@ def test_groups_are_of_equal_size_rise_and_add_up(cell: CellResult, grouping: st
     assert together == pytest.approx(cell.content["metrics"]["test/masked/NDCG@10"])
 
 
+def test_the_curve_is_of_the_validations_and_ends_where_the_training_did(cell: CellResult) -> None:
+    curve, metrics = cell.content["curve"], cell.content["metrics"]
+    assert len(curve) == metrics["epochs"]
+    assert curve[metrics["best_epoch"]] == max(curve) == pytest.approx(metrics["validation/masked/NDCG@10"], abs=1e-6)
+
+
 def test_what_is_known_of_items_is_in_groups_or_of_results(cell: CellResult) -> None:
     assert sum(group["items"] for group in cell.content["gates"]) == 40
     assert cell.arrays["clusters"].shape == (40,)

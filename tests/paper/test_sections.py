@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,22 @@ def test_titles_take_the_place_of_ids_where_there_are_any(tmp_path: Path) -> Non
     cell = make_cell(tmp_path, method="tslrec", seed=0, data="ml1m")
     (found,) = make_section("neighbours", [cell], RESULTS, tmp_path / "items.csv").more
     assert [text(value) for value in found.rows[0]][:3] == ["A film, 1999", "<b>", "Another"]
+
+
+def test_a_shorter_training_keeps_the_best_of_its_epochs(cells: list[CellResult]) -> None:
+    (chart,) = make_section("learning", cells, RESULTS).charts
+    assert [series.name for series in chart.series] == ["Base", "CI", "TSLRec", "Own"]
+    tslrec = [point for point in chart.series[2].points if point is not None]
+    assert [chart.labels[0], chart.labels[-1]] == ["1", "end"]
+    # Of seed 0 .02, .2, .1 and of seed 1 .04, .2, .1.
+    assert [round(point.value, 6) for point in tslrec] == [0.03] + [0.2] * 8
+    assert tslrec[0].low == pytest.approx(0.03 - statistics.stdev([0.02, 0.04]))
+
+
+def test_cells_without_a_curve_are_left_out(cells: list[CellResult]) -> None:
+    bare = [replace(cell, content={k: v for k, v in cell.content.items() if k != "curve"}) for cell in cells[:2]]
+    (chart,) = make_section("learning", [*bare, *cells[2:]], RESULTS).charts
+    assert [series.name for series in chart.series] == ["CI", "TSLRec", "Own"]
 
 
 @pytest.mark.parametrize("name", NAMES)

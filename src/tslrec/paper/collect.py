@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from tslrec import interactions_file
-from tslrec.artifacts import KEY_LENGTH, Artifact, read_manifest, verify
+from tslrec.artifacts import KEY_LENGTH, LOG_FILE, Artifact, read_manifest, verify
 from tslrec.check import MADE_BY
 from tslrec.errors import UserError
 from tslrec.interactions import Interactions
@@ -55,6 +56,7 @@ def collect(cell: Cell, result: Mapping[str, Any], threads: str | None, root: Pa
         "command": cell.command,
         **{name: result[name] for name in ("data", "model", "source_model", "preset", "method", "seed", "llm")},
         "metrics": result["metrics"],
+        "curve": curve(last.folder, result["config"]["training"]["selection"]),
         "config": {name: value for name, value in result["config"].items() if name not in ELSEWHERE},
         "stages": {name: facts_of(artifact) for name, artifact in stages.items()},
         "threads": threads,
@@ -107,6 +109,13 @@ def facts_of(artifact: Artifact) -> dict[str, Any]:
     kept = ("key", "version", "seed", "wall_seconds", "peak_memory_gib", "interruptions", "processes", "created",
             "machine", "packages", "metrics")  # fmt: skip
     return {name: artifact.manifest[name] for name in kept if name in artifact.manifest}
+
+
+def curve(folder: Path, selection: str) -> list[float]:
+    """The validation NDCG@10 by which a recommender was selected, of each epoch."""
+    name = f"validation/{selection}/NDCG@10"
+    with (folder / LOG_FILE).open(encoding="utf-8", newline="") as lines:
+        return [round(float(row[name]), 6) for row in csv.DictReader(lines) if row.get(name)]
 
 
 def popularity(interactions: Interactions) -> NDArray[np.int64]:

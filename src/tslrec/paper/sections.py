@@ -11,6 +11,7 @@ from tslrec.paper.cells import CellResult
 from tslrec.paper.claims import claims
 from tslrec.paper.figure3 import figure3
 from tslrec.paper.grid import Cell
+from tslrec.paper.learning import learning
 from tslrec.paper.rows import ABLATIONS
 from tslrec.paper.tables import PaperFigures
 from tslrec.paper.views import Section
@@ -23,6 +24,7 @@ METHODS_OF: Mapping[str, tuple[str, ...]] = {
     "figure4": ("ci", "tslrec"),
     "figure5": ("base", "ci", "tslrec"),
     "ablations": ("base", "ci", "tslrec", *ABLATIONS),
+    "learning": ("base", "ci", "tslrec"),
     "popularity": ("base", "ci", "tslrec"),
     "neighbours": ("tslrec", *ABLATIONS),
 }
@@ -68,6 +70,8 @@ def make_section(name: str, cells: Sequence[CellResult], results: Path, titles: 
             return figures.figure5(cells)
         case "ablations":
             return tables.ablations(cells)
+        case "learning":
+            return learning(cells)
         case "popularity":
             return figures.popularity(cells)
         case "neighbours":

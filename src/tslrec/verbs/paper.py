@@ -24,7 +24,18 @@ if TYPE_CHECKING:
     from tslrec.paper.grid import Cell
 
 SUMMARY = "the paper's tables and figures: runs what is missing for them"
-WHAT = ("claims", "table1", "table2", "figure3", "figure4", "figure5", "ablations", "popularity", "neighbours")
+WHAT = (
+    "claims",
+    "table1",
+    "table2",
+    "figure3",
+    "figure4",
+    "figure5",
+    "ablations",
+    "learning",
+    "popularity",
+    "neighbours",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

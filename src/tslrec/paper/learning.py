@@ -1,0 +1,46 @@
+"""How good a method is by the end of each epoch: what a shorter training would have given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tslrec.paper.cells import CellResult
+from tslrec.paper.figures import mean_point, title_of
+from tslrec.paper.rows import Row, rows_of
+from tslrec.paper.views import Chart, Point, Section, Series
+
+EPOCHS = (1, 2, 3, 5, 10, 15, 20, 30)
+
+
+def learning(cells: Sequence[CellResult]) -> Section:
+    """The best validation NDCG@10 by epoch, for all methods of each data set and backbone."""
+    with_curve = [cell for cell in cells if "curve" in cell.content]
+    by_setting: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows_of(with_curve):
+        names = ("data", "preset", "model", "source_model")
+        by_setting.setdefault(tuple(map(row.says, names)), []).append(row)
+    charts = [learning_chart(rows) for rows in by_setting.values() if len(rows) > 1]
+    return Section(
+        "learning",
+        "Beyond the paper: what a shorter training gives",
+        "The best validation NDCG@10 until the end of an epoch of a method's last training, by the protocol that "
+        "selects its weights: what stopping there would have kept. The trainings before it are not counted. Intervals: "
+        "± a standard deviation over seeds.",
+        charts=charts,
+        wanting="" if charts else "no cells of two methods with their validations yet",
+    )
+
+
+def learning_chart(rows: Sequence[Row]) -> Chart:
+    """One line a method."""
+    labels = [*map(str, EPOCHS), "end"]
+    series = [Series(row.method, [best_point(row, epochs) for epochs in (*EPOCHS, None)]) for row in rows]
+    title = f"{title_of(rows[0])}, after so many epochs"
+    return Chart(title, "best validation NDCG@10", labels, series, "lines")
+
+
+def best_point(row: Row, epochs: int | None) -> Point:
+    """Of the first epochs, or of all; a training that had ended by then keeps its best."""
+    best = [max(cell.content["curve"][:epochs]) for cell in row.cells]
+    seeds = ", ".join(f"seed {seed}: {value:.5g}" for seed, value in zip(row.seeds, best, strict=True))
+    return mean_point(best, row, seeds)
