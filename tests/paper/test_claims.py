@@ -12,7 +12,7 @@ from made_cells import make_cell, make_cells
 
 from conftest import CHECKOUT
 from tslrec.paper.cells import CellResult
-from tslrec.paper.claims import FAILS, HOLDS, UNMEASURED, verdict
+from tslrec.paper.claims import FAILS, HOLDS, SIGNS, UNMEASURED, verdict
 from tslrec.paper.sections import make_section
 from tslrec.paper.views import Section, Shown
 
@@ -117,7 +117,7 @@ def test_groups_are_judged_by_their_gains(
     }
     gains = [mine - base for mine, base in zip(means[method], means["base"], strict=True)]
     assert [float(text) for text in masked[2].split()] == pytest.approx(gains, abs=5.1e-5)
-    assert masked[-1] == (HOLDS if holds(gains) else FAILS)
+    assert masked[-1] == (SIGNS if holds(gains) else FAILS)
 
 
 def test_categories_hold_where_some_differ(cells: list[CellResult]) -> None:
