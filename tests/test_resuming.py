@@ -179,9 +179,29 @@ def test_a_signal_writes_a_checkpoint_and_ends_the_run_with_its_number(
     assert told == ["test: goes on from step 4"]
 
 
-def test_a_signal_in_a_validation_ends_the_run_there(whole: Outcome, tmp_path: Path) -> None:
-    with pytest.raises(StoppedError):
-        training(tmp_path, Interrupt(1, send(signal.SIGTERM), validating=True))
+def test_a_signal_in_a_validation_ends_the_run_after_the_next_step(whole: Outcome, tmp_path: Path) -> None:
+    with pytest.raises(StoppedError, match="goes on from its last checkpoint"):
+        training(tmp_path, Interrupt(1, send(signal.SIGTERM), validating=True), every_seconds=1e9)
+    (checkpoint,) = tmp_path.glob("stage.checkpoints/*")
+    told: list[str] = []
+    assert_same(training(tmp_path, told=told), whole)
+    assert told == [f"test: goes on from step {whole[1]['steps'] // EPOCHS + 1}"]
+    assert checkpoint.name == f"step-{whole[1]['steps'] // EPOCHS + 1:09d}"
+
+
+def test_a_long_validation_is_not_waited_for(whole: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tslrec.resuming.GRACE", 0.0)
+    with pytest.raises(StoppedError, match=f"at step {whole[1]['steps'] // EPOCHS}; the same command starts it anew"):
+        training(tmp_path, Interrupt(1, send(signal.SIGTERM), validating=True), every_seconds=1e9)
+    assert_same(training(tmp_path), whole)
+
+
+@pytest.mark.parametrize("validating", [False, True])
+def test_a_signal_in_the_last_step_or_validation_is_not_lost(validating: bool, whole: Outcome, tmp_path: Path) -> None:
+    step = whole[1]["steps"] - (0 if validating else 1)
+    with pytest.raises(StoppedError) as stopped:
+        training(tmp_path, Interrupt(step, send(signal.SIGUSR1), validating=validating))
+    assert stopped.value.signal == signal.SIGUSR1
     assert_same(training(tmp_path), whole)
 
 

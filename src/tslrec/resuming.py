@@ -25,18 +25,26 @@ from tslrec.stage_log import StageLog
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """What a scheduler sends some time before it kills."""
 
+GRACE = 20.0
+"""Seconds that a validation may go on after a signal, for the checkpoint behind it; SLURM kills after 30 by default."""
+
 
 def fit(trainer: lightning.Trainer, module: lightning.LightningModule, data: lightning.LightningDataModule) -> None:
     """Trains; from the newest checkpoint that is whole, where the trainer keeps checkpoints and there is one."""
     resuming = next((each for each in trainer.callbacks if isinstance(each, Resuming)), None)  # type: ignore[attr-defined]
     newest = None if resuming is None else resuming.checkpoints.newest()
-    if resuming is None or newest is None:
+    if resuming is None:
         trainer.fit(module, data)
         return
-    folder, manifest = newest
-    resuming.meter.go_on(manifest)
-    resuming.checkpoints.tell(f"{resuming.stage}: goes on from step {manifest['step']}")
-    trainer.fit(module, data, ckpt_path=folder / STATE, weights_only=True)
+    if newest is None:
+        trainer.fit(module, data)
+    else:
+        folder, manifest = newest
+        resuming.meter.go_on(manifest)
+        resuming.checkpoints.tell(f"{resuming.stage}: goes on from step {manifest['step']}")
+        trainer.fit(module, data, ckpt_path=folder / STATE, weights_only=True)
+    # A signal that came in the last step or the last validation.
+    resuming.stop_if_asked_to(trainer)
 
 
 class Resuming(lightning.Callback):
@@ -60,6 +68,7 @@ class Resuming(lightning.Callback):
         self.meter = meter
         self.written = time.monotonic()
         self.received: int | None = None
+        self.received_at = 0.0
         self.random_states: list[dict[str, Any]] = []
         self.to_restore: dict[str, Any] | None = None
 
@@ -73,7 +82,7 @@ class Resuming(lightning.Callback):
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """Only notes the signal: the training stops where its state is whole."""
-        self.received = number
+        self.received, self.received_at = number, time.monotonic()
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.take_signals()
@@ -103,13 +112,16 @@ class Resuming(lightning.Callback):
             self.stop(trainer)
 
     def on_validation_batch_end(self, trainer: lightning.Trainer, *_: Any, **__: Any) -> None:
-        self.stop_if_asked_to(trainer)
+        """Lets a short validation end: no checkpoint can be written in its midst, but after the next step."""
+        self.stop_if_asked_to(trainer, grace=GRACE)
 
     def on_test_batch_end(self, trainer: lightning.Trainer, *_: Any, **__: Any) -> None:
         self.stop_if_asked_to(trainer)
 
-    def stop_if_asked_to(self, trainer: lightning.Trainer) -> None:
-        (stopped,) = any_in_any_process([self.received is not None], trainer.strategy.root_device)
+    def stop_if_asked_to(self, trainer: lightning.Trainer, grace: float = 0.0) -> None:
+        """Ends the run where a signal has come, in any process, at least so many seconds ago."""
+        asked = self.received is not None and time.monotonic() - self.received_at >= grace
+        (stopped,) = any_in_any_process([asked], trainer.strategy.root_device)
         if stopped:
             self.stop(trainer)
 
@@ -120,10 +132,10 @@ class Resuming(lightning.Callback):
             StoppedError: always.
         """
         number = self.received or signal.SIGTERM
+        then = "goes on from its last checkpoint" if self.checkpoints.all() else "starts it anew"
+        name = signal.Signals(number).name
         raise StoppedError(
-            f"{self.stage}: stopped by {signal.Signals(number).name} at step {trainer.global_step}; the same command "
-            "goes on from its last checkpoint",
-            number,
+            f"{self.stage}: stopped by {name} at step {trainer.global_step}; the same command {then}", number
         )
 
     def write(self, trainer: lightning.Trainer) -> None:
