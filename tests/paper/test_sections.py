@@ -207,7 +207,7 @@ def test_a_table_wants_the_cells_of_its_methods() -> None:
     grid = read_grid(RESULTS / "grid.yaml")
     ablated = wanted_by(["ablations"], grid)
     assert {(cell.data, cell.model, cell.preset) for cell in ablated} == {("beauty", "sasrec", "tuned")}
-    assert len(ablated) == 17
+    assert len(ablated) == 23
     assert {cell.method for cell in wanted_by(["figure5"], grid)} == {"base", "ci", "tslrec"}
     assert wanted_by(["table1"], grid) == []
 
