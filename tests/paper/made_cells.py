@@ -22,7 +22,14 @@ HITS = {"base": 0.2, "ci": 0.24, "tslrec": 0.4, "ablation_own_embeddings": 0.22}
 
 
 def make_cell(
-    folder: Path, *, method: str, seed: int, data: str = "beauty", model: str = "sasrec", preset: str = "tuned"
+    folder: Path,
+    *,
+    method: str,
+    seed: int,
+    data: str = "beauty",
+    model: str = "sasrec",
+    source: str | None = None,
+    preset: str = "tuned",
 ) -> CellResult:
     """Writes one cell of 400 users; of all methods the same users are easy."""
     draw = np.random.default_rng(seed)
@@ -31,7 +38,8 @@ def make_cell(
     ranks = {"masked": rank, "unmasked": rank + 2}
     everyone = np.arange(USERS)
     metrics: dict[str, Any] = {f"test/{name}": value for name, value in metrics_of(ranks, everyone).items()}
-    name = f"{data}-{model}-{method}-{preset}-seed{seed}"
+    of = model if source is None else f"{model}_from_{source}"
+    name = f"{data}-{of}-{method}-{preset}-seed{seed}"
     section = {"number": 1}
     content: dict[str, Any] = {
         "group": "Made up",
@@ -39,7 +47,7 @@ def make_cell(
         "command": f"python train.py data={data} model={model} method={method} preset={preset} seed={seed}",
         "data": data,
         "model": model,
-        "source_model": model,
+        "source_model": source or model,
         "preset": preset,
         "method": method,
         "seed": seed,

@@ -173,6 +173,24 @@ def test_a_shorter_training_keeps_the_best_of_its_epochs(cells: list[CellResult]
     assert tslrec[0].low == pytest.approx(0.03 - statistics.stdev([0.02, 0.04]))
 
 
+def test_base_stands_beside_what_another_backbone_knew(cells: list[CellResult], tmp_path: Path) -> None:
+    methods = ("tslrec", "ablation_own_embeddings")
+    crossed = [make_cell(tmp_path, method=method, seed=0, source="fmlp") for method in methods]
+    shown = {chart.title: chart for chart in make_section("learning", [*cells, *crossed], RESULTS).charts}
+    assert list(shown) == [f"Beauty, {name}, after so many epochs" for name in ("SASRec", "SASRec from FMLP-Rec")]
+    assert [each.name for each in shown["Beauty, SASRec from FMLP-Rec, after so many epochs"].series] == [
+        "Base", "TSLRec", "Own",
+    ]  # fmt: skip
+    rows = table(make_section("ablations", [*cells, *crossed], RESULTS).tables, "from FMLP-Rec", "history masked")
+    assert [(text(row["backbone"]), text(row["method"])) for row in rows] == [
+        ("SASRec", "Base"),
+        ("SASRec from FMLP-Rec", "TSLRec"),
+        ("SASRec from FMLP-Rec", "Own"),
+    ]
+    titles = [chart.title for chart in make_section("figure5", [*cells, *crossed], RESULTS).charts]
+    assert titles.count("Beauty, SASRec from FMLP-Rec, history masked") == 1
+
+
 def test_cells_without_a_curve_are_left_out(cells: list[CellResult]) -> None:
     bare = [replace(cell, content={k: v for k, v in cell.content.items() if k != "curve"}) for cell in cells[:2]]
     (chart,) = make_section("learning", [*bare, *cells[2:]], RESULTS).charts

@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from tslrec.paper.cells import CellResult
-from tslrec.paper.rows import DATA, Row, rows_of, spread
+from tslrec.paper.rows import DATA, Row, by_setting, rows_of, spread
 from tslrec.paper.views import Chart, Point, Section, Series, Shown, TableView, digits
 from tslrec.report import PROTOCOLS
 
@@ -16,8 +16,6 @@ CASES = {"C1": "the likeliest category is the cluster", "C2": "the cluster is se
 COMPARED = ("base", "ci", "tslrec")
 NORMAL = 1.959964
 """How many standard errors 95 % of a normal distribution lie within."""
-
-Settings = tuple[str, str, str, str]
 
 
 def title_of(row: Row) -> str:
@@ -99,13 +97,11 @@ def stability_table(cells: Sequence[CellResult]) -> TableView:
 
 def grouped(cells: Sequence[CellResult], field: str, metric: str) -> list[Chart]:
     """For each data set and backbone, a chart a protocol of a metric of the groups in a field of the cells."""
-    by_setting: dict[Settings, list[Row]] = {}
-    for row in rows_of(cells):
-        setting = (row.says("data"), row.says("preset"), row.says("model"), row.says("source_model"))
-        if row.says("method") in COMPARED and row.cells[0].content.get("variant") is None:
-            by_setting.setdefault(setting, []).append(row)
+    compared = [
+        row for row in rows_of(cells) if row.says("method") in COMPARED and row.cells[0].content.get("variant") is None
+    ]
     charts = []
-    for rows in by_setting.values():
+    for rows in by_setting(compared):
         if len(rows) < 2:
             continue
         groups = rows[0].cells[0].content[field]
@@ -115,7 +111,7 @@ def grouped(cells: Sequence[CellResult], field: str, metric: str) -> list[Chart]
                 for row in rows
             ]
             labels = [label_of(group) for group in groups]
-            charts.append(Chart(f"{title_of(rows[0])}, history {title}", f"test {metric}", labels, series))
+            charts.append(Chart(f"{title_of(rows[-1])}, history {title}", f"test {metric}", labels, series))
     return charts
 
 

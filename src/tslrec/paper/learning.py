@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tslrec.paper.cells import CellResult
 from tslrec.paper.figures import mean_point, title_of
-from tslrec.paper.rows import Row, rows_of
+from tslrec.paper.rows import Row, by_setting, rows_of
 from tslrec.paper.views import Chart, Point, Section, Series
 
 EPOCHS = (1, 2, 3, 5, 10, 15, 20, 30)
@@ -15,11 +15,7 @@ EPOCHS = (1, 2, 3, 5, 10, 15, 20, 30)
 def learning(cells: Sequence[CellResult]) -> Section:
     """The best validation NDCG@10 by epoch, for all methods of each data set and backbone."""
     with_curve = [cell for cell in cells if "curve" in cell.content]
-    by_setting: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows_of(with_curve):
-        names = ("data", "preset", "model", "source_model")
-        by_setting.setdefault(tuple(map(row.says, names)), []).append(row)
-    charts = [learning_chart(rows) for rows in by_setting.values() if len(rows) > 1]
+    charts = [learning_chart(rows) for rows in by_setting(rows_of(with_curve)) if len(rows) > 1]
     return Section(
         "learning",
         "Beyond the paper: what a shorter training gives",
@@ -35,7 +31,7 @@ def learning_chart(rows: Sequence[Row]) -> Chart:
     """One line a method."""
     labels = [*map(str, EPOCHS), "end"]
     series = [Series(row.method, [best_point(row, epochs) for epochs in (*EPOCHS, None)]) for row in rows]
-    title = f"{title_of(rows[0])}, after so many epochs"
+    title = f"{title_of(rows[-1])}, after so many epochs"
     return Chart(title, "best validation NDCG@10", labels, series, "lines")
 
 

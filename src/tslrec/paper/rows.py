@@ -95,6 +95,21 @@ def rows_of(cells: Iterable[CellResult]) -> list[Row]:
     return sorted(rows, key=place)
 
 
+def by_setting(rows: Iterable[Row]) -> list[list[Row]]:
+    """The rows of one data set, preset, backbone and source model together, Base beside every source model."""
+    rows = list(rows)
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(
+            (row.says("data"), row.says("preset"), row.says("model"), row.says("source_model")), []
+        ).append(row)
+    for (data, preset, model, source), members in groups.items():
+        if model != source:
+            own = groups.get((data, preset, model, model), ())
+            members[:0] = [row for row in own if row.says("method") == "base"]
+    return list(groups.values())
+
+
 def place(row: Row) -> tuple[object, ...]:
     """In the order of the paper's Table 2."""
     models, data, methods = (list(names) for names in (MODELS, DATA, METHODS))

@@ -12,7 +12,7 @@ from typing import Any
 
 from tslrec.errors import UserError
 from tslrec.paper.cells import CellResult
-from tslrec.paper.rows import ABLATIONS, DATA, MODELS, Row, common_seeds, rows_of
+from tslrec.paper.rows import ABLATIONS, DATA, MODELS, Row, by_setting, common_seeds, rows_of
 from tslrec.paper.significance import LEVEL, Comparison, arithmetic, compare, holm
 from tslrec.paper.views import Section, Shown, TableView, digits
 from tslrec.report import METRICS, PROTOCOLS, TITLES
@@ -236,20 +236,13 @@ def ablations(cells: Sequence[CellResult]) -> Section:
     tables, tests = [], []
     for protocol in PROTOCOLS:
         pairs = []
-        keys = dict.fromkeys(
-            tuple(row.says(name) for name in ("data", "preset", "model", "source_model"))
-            for row in all_rows
-            if row.says("method") in ABLATIONS
-        )
-        for data, preset, model, source in keys:
-            wanted = (data, preset, model, source)
-            rows = [
-                row
-                for row in all_rows
-                if tuple(row.says(name) for name in ("data", "preset", "model", "source_model")) == wanted
-                and row.says("method") != "e4srec"
-            ]
-            title = f"{DATA.get(data, data)}, {rows[0].backbone}, history {PROTOCOLS[protocol]}, preset {preset}"
+        for members in by_setting(all_rows):
+            rows = [row for row in members if row.says("method") != "e4srec"]
+            if not any(row.says("method") in ABLATIONS for row in rows):
+                continue
+            first = rows[-1]
+            data = DATA.get(first.says("data"), first.says("data"))
+            title = f"{data}, {first.backbone}, history {PROTOCOLS[protocol]}, preset {first.says('preset')}"
             tables.append(results_table(rows, protocol, title))
             whole = [row for row in rows if row.says("method") == "tslrec"]
             others = [row for row in rows if row.says("method") in ABLATIONS]
