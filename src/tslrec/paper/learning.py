@@ -14,7 +14,7 @@ EPOCHS = (1, 2, 3, 5, 10, 15, 20, 30)
 
 def learning(cells: Sequence[CellResult]) -> Section:
     """The best validation NDCG@10 by epoch, for all methods of each data set and backbone."""
-    with_curve = [cell for cell in cells if "curve" in cell.content]
+    with_curve = [cell for cell in cells if cell.content.get("curve")]
     charts = [learning_chart(rows) for rows in by_setting(rows_of(with_curve)) if len(rows) > 1]
     return Section(
         "learning",

@@ -76,16 +76,17 @@ def linearly_explained(own_ID: NDArray[Any], knowledge_IH: NDArray[Any]) -> floa
     Returns:
         The share of the embeddings' variance that it explains on the others; below 0 if the mean would be better.
     """
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     order = np.random.default_rng(0).permutation(len(own_ID))
-    fitted, held = order[: len(order) * 4 // 5], order[len(order) * 4 // 5 :]
-    x_IH, y_ID = knowledge_IH.astype(np.float64), own_ID.astype(np.float64)
-    x_IH = (x_IH - x_IH[fitted].mean(axis=0)) / np.maximum(x_IH[fitted].std(axis=0), 1e-12)
-    y_ID = y_ID - y_ID[fitted].mean(axis=0)
-    x_FH = x_IH[fitted]
-    products_HH = x_FH.T @ x_FH + 0.01 * len(fitted) * np.eye(x_FH.shape[1])
-    map_HD = np.linalg.solve(products_HH, x_FH.T @ y_ID[fitted])
-    missed = np.square(y_ID[held] - x_IH[held] @ map_HD).sum()
-    return float(1 - missed / np.square(y_ID[held]).sum())
+    fitted, held = np.split(order, [len(order) * 4 // 5])
+    y_ID = own_ID.astype(np.float64)
+    linear = make_pipeline(StandardScaler(), Ridge(alpha=0.01 * len(fitted)))
+    linear.fit(knowledge_IH[fitted].astype(np.float64), y_ID[fitted])
+    missed_RD = y_ID[held] - linear.predict(knowledge_IH[held].astype(np.float64))
+    return float(1 - np.square(missed_RD).sum() / np.square(y_ID[held] - y_ID[fitted].mean(axis=0)).sum())
 
 
 def nearest(table_ID: NDArray[Any], rows_S: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
