@@ -20,6 +20,7 @@ from torch import Tensor
 
 from conftest import make_interactions
 from sft_market import sft_context
+from tslrec import ranks
 from tslrec.backbones.caser import Caser
 from tslrec.backbones.fmlp import FMLPRec
 from tslrec.backbones.sasrec import SASRec
@@ -225,3 +226,4 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    ranks.leave()

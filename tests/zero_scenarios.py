@@ -17,6 +17,7 @@ import lightning
 import torch
 
 from sft_market import sft_context
+from tslrec import ranks
 from tslrec.checkpoints import Checkpoints
 from tslrec.config import LLMConfig, LoraConfig, TrainerConfig
 from tslrec.llm.prompted import PromptedLLM
@@ -153,3 +154,4 @@ def context_of(
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    ranks.leave()

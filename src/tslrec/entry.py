@@ -9,6 +9,7 @@ from collections.abc import Callable
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from tslrec import ranks
 from tslrec.errors import StoppedError, UserError
 
 EXIT_USER_ERROR = 2
@@ -21,6 +22,7 @@ def entry(main: Callable[[], None]) -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         main()
+        ranks.leave()
     except (UserError, HydraException, OmegaConfBaseException) as error:
         stop(error)
 
@@ -29,6 +31,7 @@ def stop(error: Exception) -> None:
     """Prints one line to standard error and exits: with `EXIT_USER_ERROR`, or by a shell's custom with 128 + signal."""
     if isinstance(error, StoppedError):
         print(one_line(error), file=sys.stderr, flush=True)
+        ranks.leave()
         sys.exit(EXIT_SIGNAL + error.signal)
     print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
     sys.exit(EXIT_USER_ERROR)

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import secrets
+import sys
 import threading
 import time
 import warnings
@@ -93,6 +94,20 @@ def start_others(trainer: lightning.Trainer) -> None:
     """Has Lightning start the other processes of the job, where that is for it to do and not done; else a fit does."""
     if trainer.strategy.launcher is not None:
         trainer.strategy.launcher.launch(lambda: None, trainer=trainer)
+
+
+def leave() -> None:
+    """Takes leave of the other processes, where all of them have come to their end together.
+
+    Left to the interpreter's end, gloo's threads now and then abort a process that had done all it should
+    (pytorch/pytorch#190489). Not for a process that fails by itself: others may still wait for it, and it for them.
+    """
+    if "torch.distributed" not in sys.modules:
+        return
+    import torch.distributed
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def number_of_processes(environment: Mapping[str, str] = os.environ) -> int:
