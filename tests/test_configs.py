@@ -20,6 +20,8 @@ from tslrec.check import check, check_llm
 from tslrec.composition import Composer, register_schema, to_config
 from tslrec.config import Config, TrainerConfig
 from tslrec.errors import UserError
+from tslrec.pipeline import source_config
+from tslrec.recipes import between, stage_settings
 
 CONFIGS = CHECKOUT / "configs"
 GROUPS = ("method", "data", "model", "llm", "fusion", "preset", "trainer", "logger", "launcher", "experiment")
@@ -122,6 +124,16 @@ def test_other_choices_compose_the_run_that_a_person_would_have_started() -> Non
     source = composer.with_choices({"model": "sasrec", "source_model": None})
     assert source == composed("data=yelp", "model=sasrec", "preset=tuned")
     assert source.model["hidden_dropout"] == 0.7
+
+
+@pytest.mark.parametrize("stage", ["preferences", "sft", "augment"])
+def test_every_target_model_shares_the_stages_over_a_source_model(stage: str) -> None:
+    composer = Composer(["data=beauty", "model=sasrec", "source_model=fmlp", "preset=tuned", "seed=3"])
+    config = composer.with_choices({})
+    alone = composed("data=beauty", "model=fmlp", "preset=tuned", "seed=3")
+    assert config.training.max_len != alone.training.max_len
+    crossed = between(config, source_config(config, composer))
+    assert stage_settings(crossed, stage, None) == stage_settings(alone, stage, None)
 
 
 @pytest.mark.parametrize(

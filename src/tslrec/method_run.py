@@ -17,7 +17,7 @@ from tslrec.checkpoints import Checkpoints
 from tslrec.config import Config
 from tslrec.dashboard import Dashboard, RunIdentity, open_dashboard
 from tslrec.measuring import Meter
-from tslrec.recipes import run_key, stage_recipe, stage_seed
+from tslrec.recipes import between, run_key, stage_recipe, stage_seed
 from tslrec.report import MethodResult
 
 if TYPE_CHECKING:
@@ -116,14 +116,14 @@ class MethodRun:
         self.console.print(line, highlight=False, soft_wrap=True)
 
     def config_of(self, stage: str) -> Config:
-        """Stages before the fusion speak of the source model, but keep this run's language model and K."""
-        if stage == "fusion":
-            return self.config
-        if stage == "backbone" or self.source is self.config:
-            return self.source
-        from dataclasses import replace
-
-        return replace(self.config, model=self.source.model)
+        """Whose settings a stage reads: the source model's, the run's, or both."""
+        match stage:
+            case "backbone":
+                return self.source
+            case "fusion":
+                return self.config
+            case _:
+                return between(self.config, self.source)
 
     def compute(
         self,

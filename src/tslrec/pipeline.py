@@ -25,7 +25,7 @@ from tslrec.finished import fingerprint
 from tslrec.measuring import Meter
 from tslrec.method_run import MethodRun, uses_llm
 from tslrec.planning import print_plan_of
-from tslrec.recipes import data_recipe, file_sha256
+from tslrec.recipes import between, data_recipe, file_sha256
 from tslrec.report import MethodResult, print_report
 from tslrec.trial import Trial
 
@@ -49,7 +49,8 @@ def run(composed: DictConfig, overrides: list[str]) -> None:
             config = to_config(composed)
             trial.fingerprint = fingerprint(config)
             if config.plan:
-                print_plan_of(config, Console(quiet=not first))
+                source = source_config(config, Composer(overrides))
+                print_plan_of(between(config, source), Console(quiet=not first))
                 return
             store = ArtifactStore(Path(config.artifacts), job, first)
             results = run_methods(config, Composer(overrides), store, Console(quiet=not first))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,15 @@ def data_recipe(config: Config, raw_sha256: str | None) -> Recipe:
         },
         version=DATA_VERSION,
     )
+
+
+def between(config: Config, source: Config) -> Config:
+    """What the stages between the first backbone and the fusion run by.
+
+    They speak of the source model: its embeddings are what goes in, and how much of a history is shown is what it was
+    trained on, so that every target model shares one SFT. The language model and K are the run's.
+    """
+    return config if source is config else replace(config, model=source.model, training=source.training)
 
 
 def stage_inputs(config: Config, stage: str) -> tuple[str, ...]:
