@@ -50,6 +50,10 @@ class DataConfig:
     min_item_interactions: int = 0
 
 
+MONITORED = "validation/{protocol}/NDCG@10"
+"""The metric by which a recommender is selected, of the ranking protocol that `TrainingConfig.selection` names."""
+
+
 @dataclass
 class TrainingConfig:
     """Numbers of the two stages that train a sequential recommender (backbone and fusion).

@@ -10,6 +10,7 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
+from tslrec.config import MONITORED
 from tslrec.report import METRICS, PROTOCOLS, TITLES
 from tslrec.summary import Row
 
@@ -48,7 +49,7 @@ def table_of(rows: Sequence[Row], protocol: str, part: Part, marks: Mapping[str,
     """A data set, backbone and preset; in all of them the columns have the same width."""
     columns = {name: f"{part}/{protocol}/{name}" for name in METRICS}
     if part == "test":
-        columns = {"validation": f"validation/{protocol}/NDCG@10", **columns}
+        columns = {"validation": MONITORED.format(protocol=protocol), **columns}
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("method", min_width=6)
     table.add_column("", min_width=2)

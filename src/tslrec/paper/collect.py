@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from tslrec import interactions_file
 from tslrec.artifacts import KEY_LENGTH, LOG_FILE, Artifact, read_manifest, verify
 from tslrec.check import MADE_BY
+from tslrec.config import MONITORED
 from tslrec.errors import UserError
 from tslrec.interactions import Interactions
 from tslrec.paper.cells import CellResult, pack_ranks, write_cell
@@ -113,7 +114,7 @@ def facts_of(artifact: Artifact) -> dict[str, Any]:
 
 def curve(folder: Path, selection: str) -> list[float]:
     """The validation NDCG@10 by which a recommender was selected, of each epoch."""
-    name = f"validation/{selection}/NDCG@10"
+    name = MONITORED.format(protocol=selection)
     with (folder / LOG_FILE).open(encoding="utf-8", newline="") as lines:
         return [round(float(row[name]), 6) for row in csv.DictReader(lines) if row.get(name)]
 

@@ -8,9 +8,9 @@ import lightning
 from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor, nn
 
+from tslrec.config import MONITORED
 from tslrec.zero import whole
 
-MONITORED = "validation/{protocol}/NDCG@10"
 HELD_BACK_ERROR = "validation/loss"
 
 
