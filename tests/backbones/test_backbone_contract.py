@@ -22,7 +22,12 @@ BACKBONES = {
     **DEFAULTS,
     "sasrec, norm first": {**DEFAULTS["sasrec"], "norm_first": True},
     "caser, user vectors": {**DEFAULTS["caser"], "use_user_embedding": True},
-    "caser, its authors' output": {**DEFAULTS["caser"], "use_user_embedding": True, "own_output": True},
+    "caser, its authors' output": {
+        **DEFAULTS["caser"],
+        "use_user_embedding": True,
+        "recent_first": True,
+        "own_output": True,
+    },
 }
 ITEMS = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 0, 0], [7, 0, 0, 0, 0]])
 LENGTHS = torch.tensor([5, 3, 1])

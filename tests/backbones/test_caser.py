@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from tslrec.backbones.caser import Caser
 from tslrec.item_embedding import IdEmbedding
@@ -36,3 +37,25 @@ def test_the_table_of_its_own_takes_part_in_the_penalty() -> None:
     with torch.no_grad():
         caser.own_output_IE.mul_(3)
     torch.testing.assert_close(caser.regularization() - before, 2 * norm)
+
+
+def test_recent_first_is_a_window_padded_in_front_with_the_filters_turned() -> None:
+    torch.manual_seed(0)
+    length, filters = 5, 3
+    caser = Caser(
+        IdEmbedding(NUM_ITEMS, SIZE), 5, length, num_vertical=2, num_horizontal=filters, recent_first=True
+    ).eval()
+    convolved: list[torch.Tensor] = []
+    hook = caser.first.register_forward_pre_hook(lambda module, given: convolved.append(given[0]))
+    items, lengths = torch.tensor([[3, 1, 4, 7, 2], [9, 2, 0, 0, 0], [6, 0, 0, 0, 0]]), torch.tensor([5, 2, 1])
+    caser(items, lengths, torch.tensor([0, 1, 2]))
+    hook.remove()
+    in_front = torch.stack([items[row].roll(length - int(lengths[row])) for row in range(3)])
+    image_BLD = caser.item_embedding.table()[in_front] * (in_front > 0)[..., None]
+    vertical = torch.einsum("vl,bld->bvd", caser.vertical.weight[..., 0].flip(1), image_BLD)
+    expected = [(vertical + caser.vertical.bias[:, None]).flatten(1)]
+    for layer in caser.horizontal.children():
+        assert isinstance(layer, nn.Conv1d)
+        response = F.conv1d(image_BLD.mT, layer.weight.flip(2), layer.bias)
+        expected.append(F.relu(response).amax(dim=2))
+    torch.testing.assert_close(convolved[0], torch.cat(expected, dim=1))

@@ -20,7 +20,7 @@ from tslrec.item_embedding import ItemEmbedding
 class Caser(Backbone):
     """Vertical and horizontal convolutions, two fully connected layers, and the user's own vector if asked for.
 
-    The window is padded on the right to `max_len`: the vertical filters have a weight per position, so the window's
+    The window is padded behind its items to `max_len`: the vertical filters have a weight per position, so the window's
     width is part of the model. It is not part of the work: padding is a vector of zeros, so a filter that covers
     nothing else gives its bias, and a filter that reaches into padding is as good as a shorter one.
 
@@ -33,6 +33,8 @@ class Caser(Backbone):
         dropout: of the convolutions' output.
         use_user_embedding: as in the original. Off by default: a user who was not trained on has no such vector, and
             without it the model can be served.
+        recent_first: padding lies before a history's oldest item, as in the authors' code, so that a weight belongs to
+            the last item, or the one before, however long the history is. False is RecBole's: behind the last one.
         own_output: as in the authors' code: what the first fully connected layer gives, the user's own vector and a
             constant score the items by a table of their own. False is RecBole's: a second layer, and the item table.
         reg_weight: of the L2 norms (not squared) that are added to the loss.
@@ -50,12 +52,14 @@ class Caser(Backbone):
         num_horizontal: int = 8,
         dropout: float = 0.4,
         use_user_embedding: bool = False,
+        recent_first: bool = False,
         own_output: bool = False,
         reg_weight: float = 1e-4,
     ) -> None:
         super().__init__(item_embedding, max_len)
         size = self.hidden_size
         self.reg_weight = reg_weight
+        self.recent_first = recent_first
         self.vertical = nn.Conv1d(max_len, num_vertical, 1)
         self.horizontal = nn.ModuleList(nn.Conv1d(size, num_horizontal, height) for height in range(1, max_len + 1))
         self.dropout = Dropout(dropout)
@@ -86,6 +90,9 @@ class Caser(Backbone):
                 self.own_output_IE[0] = 0
 
     def forward(self, items_BL: Tensor, lengths_B: Tensor, users_B: Tensor, table_ID: Tensor | None = None) -> Tensor:
+        if self.recent_first:
+            # A window with its padding in front, read backwards: what is learnt is the same with the filters turned.
+            items_BL = turned(items_BL, lengths_B)
         if self.item_embedding.padding_row:
             # There padding is a vector like any other, and takes part.
             items_BL = F.pad(items_BL, (0, self.max_len - items_BL.shape[1]))
@@ -144,6 +151,12 @@ class Caser(Backbone):
         if self.user_embedding is not None:
             weights.append(self.user_embedding)
         return self.reg_weight * torch.stack([torch.linalg.vector_norm(weight) for weight in weights]).sum()
+
+
+def turned(items_BL: Tensor, lengths_B: Tensor) -> Tensor:
+    """The items of each sequence, the last one first; padding stays behind them."""
+    places_BL = lengths_B[:, None] - 1 - torch.arange(items_BL.shape[1], device=items_BL.device)
+    return items_BL.gather(1, places_BL.clamp(min=0)).masked_fill(places_BL < 0, 0)
 
 
 def bands(length: int, max_len: int) -> list[range]:
