@@ -52,6 +52,7 @@ def test_recent_first_is_a_window_padded_in_front_with_the_filters_turned() -> N
     hook.remove()
     in_front = torch.stack([items[row].roll(length - int(lengths[row])) for row in range(3)])
     image_BLD = caser.item_embedding.table()[in_front] * (in_front > 0)[..., None]
+    assert caser.vertical.bias is not None
     vertical = torch.einsum("vl,bld->bvd", caser.vertical.weight[..., 0].flip(1), image_BLD)
     expected = [(vertical + caser.vertical.bias[:, None]).flatten(1)]
     for layer in caser.horizontal.children():
