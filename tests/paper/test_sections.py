@@ -224,8 +224,8 @@ def test_the_command_line_knows_every_section() -> None:
 def test_a_table_wants_the_cells_of_its_methods() -> None:
     grid = read_grid(RESULTS / "grid.yaml")
     ablated = wanted_by(["ablations"], grid)
-    assert {(cell.data, cell.model, cell.preset) for cell in ablated} == {("beauty", "sasrec", "tuned")}
-    assert len(ablated) == 23
+    beside = [cell for cell in grid if (cell.data, cell.model, cell.preset) == ("beauty", "sasrec", "tuned")]
+    assert ablated == [cell for cell in beside if cell.method != "e4srec"]
     assert {cell.method for cell in wanted_by(["figure5"], grid)} == {"base", "ci", "tslrec"}
     assert wanted_by(["table1"], grid) == []
 
