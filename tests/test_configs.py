@@ -123,7 +123,7 @@ def test_other_choices_compose_the_run_that_a_person_would_have_started() -> Non
     composer = Composer(["data=yelp", "model=fmlp", "model.num_layers=3", "source_model=sasrec", "preset=tuned"])
     source = composer.with_choices({"model": "sasrec", "source_model": None})
     assert source == composed("data=yelp", "model=sasrec", "preset=tuned")
-    assert source.model["hidden_dropout"] == 0.7
+    assert source.model["norm_first"]
 
 
 @pytest.mark.parametrize("stage", ["preferences", "sft", "augment"])
