@@ -38,7 +38,7 @@ def test_a_program_that_ends_well_leaves_its_process_group(joined: Callable[[], 
         (UserError("wrong"), EXIT_USER_ERROR, True),
     ],
 )
-def test_one_that_fails_by_itself_does_not(
+def test_one_that_stops_with_all_others_leaves_it_and_one_that_fails_by_itself_does_not(
     joined: Callable[[], None], error: Exception, code: int, stays: bool
 ) -> None:
     def run() -> None:
