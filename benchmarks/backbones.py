@@ -37,6 +37,8 @@ BESIDE = {"beauty": "beauty/beauty.txt", "ml1m": "ml-1m/ml-1m.txt"}
 SIDES = ("tslrec", "recbole", "recbole_anomaly")
 """The last is RecBole as shipped, with autograd's anomaly mode on."""
 BOTH = ("tslrec", "recbole")
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+"""How threads wait for each other. They sleep, as is best where cores are shared, unless the caller says otherwise."""
 
 
 def main(words: Sequence[str]) -> None:
@@ -71,6 +73,7 @@ def main(words: Sequence[str]) -> None:
             "figures": {name: {"value": value, "unit": unit} for name, value, unit in lines},
             "records": records,
             "threads": arguments.threads,
+            "waiting": {name: environment.get(name) for name in WAITING},
         },
     )
     print(f"\n{target.relative_to(ROOT)}")
@@ -118,12 +121,12 @@ def data_file(data: str, given: Path | None) -> Path:
 
 
 def one_environment(threads: int) -> dict[str, str]:
-    """What both sides run in: the same threads, which do not spin while they wait, and no GPU."""
+    """What both sides run in: the same threads, which wait alike (`WAITING`), and no GPU."""
     return {
+        "OMP_WAIT_POLICY": "PASSIVE",
         **os.environ,
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
-        "OMP_WAIT_POLICY": "PASSIVE",
         "CUDA_VISIBLE_DEVICES": "",
         "PYTHONPATH": str(ROOT / "src"),
         # RecBole reads its own checkpoints as pickles.
@@ -161,9 +164,8 @@ class Measurements:
         settings = asdict(case)
         # One side's effort is no matter of the other's.
         settings["recbole" if side == "tslrec" else "tslrec"] = None
-        state = hashlib.sha256(
-            json.dumps([settings, SIZES[case.model], self.environment["OMP_NUM_THREADS"]], sort_keys=True).encode()
-        )
+        threads = [self.environment.get(name) for name in ("OMP_NUM_THREADS", *WAITING)]
+        state = hashlib.sha256(json.dumps([settings, SIZES[case.model], threads], sort_keys=True).encode())
         for path in sorted(common + code):
             state.update(path.read_bytes())
         return state.hexdigest()
