@@ -51,6 +51,11 @@ class SequenceBatch(NamedTuple):
     seen_items: Tensor | None = None
     packing: Packing | None = None
 
+    def cut(self, count: int) -> list[SequenceBatch]:
+        """Prefixes that train in so many parts of about equal size, in order; some are empty where all are few."""
+        whole = (self.items_BL, self.lengths_B, self.users_B, self.targets)
+        return [SequenceBatch(*part) for part in zip(*(each.tensor_split(count) for each in whole), strict=True)]
+
 
 class TrainingBatch(NamedTuple):
     """One optimizer step.

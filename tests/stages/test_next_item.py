@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +73,15 @@ def test_all_positions_train_what_all_prefixes_train(name: str, packed: bool) ->
     assert gradient.abs().max() > 0.01
 
 
+@pytest.fixture(params=[1, 2, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    assert torch.get_num_threads() == request.param
+    torch.set_num_threads(before)
+
+
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")
 @pytest.mark.parametrize("num_negatives", [None, 12])
 @pytest.mark.parametrize(
@@ -78,9 +89,9 @@ def test_all_positions_train_what_all_prefixes_train(name: str, packed: bool) ->
     [("caser", "both"), ("caser", "inputs"), ("caser, its own output", "both"), ("fmlp", "both"), ("fmlp", "outputs")],
 )
 def test_micro_batches_of_prefixes_give_the_gradient_of_their_step(
-    name: str, sides: Sides, num_negatives: int | None, monkeypatch: pytest.MonkeyPatch
+    name: str, sides: Sides, num_negatives: int | None, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Against the whole step as one graph, with an item table that is computed."""
+    """Against the whole step as one graph, with an item table that is computed; a team for each thread."""
     monkeypatch.setattr("tslrec.rows.FIXED_MICRO_BATCH", 7)
     torch.manual_seed(0)
     model = yaml.safe_load(Path(CHECKOUT / "configs" / "model" / f"{name.split(',')[0]}.yaml").read_text())
@@ -124,6 +135,49 @@ def test_micro_batches_of_prefixes_give_the_gradient_of_their_step(
     for found, wanted in zip(*gradients, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
         assert found.abs().max() > 0
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
+@pytest.mark.parametrize("name", ["caser", "fmlp"])
+def test_what_a_step_draws_follows_from_its_seed(name: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever thread comes first. Of equal micro-batches each has draws of its own."""
+    monkeypatch.setattr("tslrec.rows.FIXED_MICRO_BATCH", 4)
+    model = yaml.safe_load(Path(CHECKOUT / "configs" / "model" / f"{name}.yaml").read_text())
+    backbone = build_backbone(model, IdEmbedding(20, 8), num_users=6, max_len=MAX_LEN)
+    module = NextItemModule(backbone, learning_rate=1e-3, weight_decay=0.0)
+    data = SequenceDataModule(
+        histories([3, 4, 7, 9, 11, 12]),
+        max_len=MAX_LEN,
+        batch_size=12,
+        eval_batch_size=8,
+        all_positions=False,
+        fixed_window=backbone.fixed_window,
+        seed=0,
+    )
+    batch = next(iter(data.train_dataloader()))
+    part = batch.parts[0]
+    twins = batch._replace(parts=(part, part, part), num_targets=3 * len(part.targets))
+
+    def gradients(seed: int) -> list[Tensor]:
+        torch.manual_seed(seed)
+        return list(torch.autograd.grad(module.training_step(twins, 0), list(module.parameters())))
+
+    first = gradients(1)
+    for _ in range(5):
+        assert all(map(torch.equal, gradients(1), first))
+    assert not all(map(torch.equal, gradients(2), first))
+
+    seen: list[Tensor] = []
+    encode = backbone.forward
+
+    def noted(*inputs: Tensor) -> Tensor:
+        seen.append(encode(*inputs))
+        return seen[-1]
+
+    monkeypatch.setattr(backbone, "forward", noted)
+    gradients(1)
+    assert len(seen) == 3 * threads
+    assert not any(torch.equal(one, other) for one, other in combinations(seen, 2))
 
 
 def test_packed_rows_hold_what_windows_hold() -> None:

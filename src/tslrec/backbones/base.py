@@ -35,6 +35,8 @@ class Backbone(nn.Module):
         causal: whether the state at a position depends on nothing after it, so that one pass gives the user vector
             after each prefix (`CausalBackbone`).
         fixed_window: whether it computes `max_len` positions however few are items.
+        draws_by_dropout: whether all that it draws in training is drawn by `Dropout`, so that several threads can each
+            compute a micro-batch.
         item_embedding: any `ItemEmbedding`, plain or fused.
         max_len: the longest input, in items.
         own_output_IE: a table of its own by which user vectors score the items, `[I + 1, E]`; None where that is the
@@ -43,6 +45,7 @@ class Backbone(nn.Module):
 
     causal: ClassVar[bool] = False
     fixed_window: ClassVar[bool] = False
+    draws_by_dropout: ClassVar[bool] = False
 
     def __init__(self, item_embedding: ItemEmbedding, max_len: int) -> None:
         super().__init__()

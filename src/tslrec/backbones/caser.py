@@ -40,6 +40,7 @@ class Caser(Backbone):
         reg_weight: of the L2 norms (not squared) that are added to the loss.
     """
 
+    draws_by_dropout = True
     second: nn.Linear | None
 
     def __init__(

@@ -100,6 +100,7 @@ class FMLPRec(Backbone):
     """
 
     fixed_window = True
+    draws_by_dropout = True
 
     def __init__(
         self,

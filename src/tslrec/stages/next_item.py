@@ -6,6 +6,7 @@ Shapes: B rows, L positions, D hidden size, E size of a user vector, I items (ro
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import lightning
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tslrec.accumulation import summed
+from tslrec.accumulation import summed, summed_by_teams
 from tslrec.backbones.base import Backbone, CausalBackbone
 from tslrec.interactions import PADDING
 from tslrec.losses import softmax_loss
@@ -21,6 +22,7 @@ from tslrec.metrics import RankingMetrics, target_ranks
 from tslrec.ranks import process_place, sum_over_processes
 from tslrec.sampled_softmax import Negatives, NegativeSampler, sampled_softmax_loss
 from tslrec.sequences import SequenceBatch, TrainingBatch
+from tslrec.teams import number_of_teams
 from tslrec.user_ranks import UserRanks
 
 
@@ -79,17 +81,42 @@ class NextItemModule(lightning.LightningModule):
         """
         input_table_ID, inputs = narrowed(table_ID, [rows.items_BL for rows in batch.parts])
         if len(batch.parts) > 1 and batch.parts[0].targets.ndim == 1 and self.device.type == "cpu":
-            tables = output_IE, input_table_ID
-            own_output, own_input_table = (table.detach().requires_grad_() for table in tables)
-            encoders = self.backbone.encoder_parameters()
-            losses = (
-                self.loss_of(*self.encoded(rows, items_BL, own_input_table), own_output, negatives)
-                for rows, items_BL in zip(batch.parts, inputs, strict=True)
-            )
-            return summed(losses, [own_output, own_input_table, *encoders], [*tables, *encoders])
+            return self.differentiated_loss(batch.parts, inputs, input_table_ID, output_IE, negatives)
         encoded = [self.encoded(*part, input_table_ID) for part in zip(batch.parts, inputs, strict=True)]
         users, targets = zip(*encoded, strict=True)
         return self.loss_of(torch.cat(users), torch.cat(targets), output_IE, negatives)
+
+    def differentiated_loss(
+        self,
+        parts: Sequence[SequenceBatch],
+        inputs: Sequence[Tensor],
+        input_table_ID: Tensor,
+        output_IE: Tensor,
+        negatives: Negatives | None,
+    ) -> Tensor:
+        """`summed_loss` by micro-batches, by several teams of threads at once where the backbone lets them."""
+        own_input_table, own_output = (table.detach().requires_grad_() for table in (input_table_ID, output_IE))
+        encoders = self.backbone.encoder_parameters()
+        leaves, origins = [own_input_table, own_output, *encoders], [input_table_ID, output_IE, *encoders]
+
+        def loss_of_part(rows: SequenceBatch, items_BL: Tensor) -> Tensor:
+            return self.loss_of(*self.encoded(rows, items_BL, own_input_table), own_output, negatives)
+
+        # What autocast casts to is known to the thread that entered it alone.
+        by_teams = self.backbone.draws_by_dropout and not torch.is_autocast_enabled("cpu")
+        if not by_teams or number_of_teams() == 1:
+            return summed([partial(loss_of_part, *part) for part in zip(parts, inputs, strict=True)], leaves, origins)
+        # As many as are computed at once come out of one micro-batch, so that they take no more memory than it.
+        teams = number_of_teams()
+        pieces = [
+            piece
+            for rows, items_BL in zip(parts, inputs, strict=True)
+            for piece in zip(rows.cut(teams), items_BL.tensor_split(teams), strict=True)
+            if len(piece[1]) > 0
+        ]
+        fixed = self.backbone.max_len if self.backbone.fixed_window else None
+        costs = [len(items_BL) * (fixed or items_BL.shape[1]) for _, items_BL in pieces]
+        return summed_by_teams([partial(loss_of_part, *piece) for piece in pieces], costs, leaves, origins)
 
     def encoded(self, rows: SequenceBatch, items_BL: Tensor, input_table_ID: Tensor) -> tuple[Tensor, Tensor]:
         """The user vectors `[T, E]` and the targets `[T]` of a micro-batch, whose items are `items_BL`."""
