@@ -11,6 +11,7 @@ from torch import Tensor
 
 from conftest import CHECKOUT
 from tslrec.backbones.base import Backbone, CausalBackbone, Packing
+from tslrec.backbones.dropout import drawing_from
 from tslrec.item_embedding import IdEmbedding
 from tslrec.stages.recommender import build_backbone
 
@@ -70,6 +71,18 @@ class TestBackbone:
         backbone = build(model).eval()
         alone = backbone(ITEMS[1:2, :3], LENGTHS[1:2], USERS[1:2])
         torch.testing.assert_close(alone, backbone(ITEMS, LENGTHS, USERS)[1:2])
+
+    def test_what_it_says_of_its_draws_holds(self, model: Model) -> None:
+        backbone = build(model)
+        if not backbone.draws_by_dropout:
+            pytest.skip("does not claim to draw by Dropout alone")
+        before = torch.get_rng_state()
+        with drawing_from(torch.Generator().manual_seed(1)):
+            first = backbone(ITEMS, LENGTHS, USERS)
+            first.sum().backward()
+        with drawing_from(torch.Generator().manual_seed(2)):
+            assert not torch.equal(backbone(ITEMS, LENGTHS, USERS), first)
+        assert torch.equal(torch.get_rng_state(), before)
 
     def test_all_positions_are_the_prefixes(self, model: Model) -> None:
         backbone = build(model).eval()
