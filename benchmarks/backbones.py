@@ -38,7 +38,7 @@ SIDES = ("tslrec", "recbole", "recbole_anomaly")
 """The last is RecBole as shipped, with autograd's anomaly mode on."""
 BOTH = ("tslrec", "recbole")
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-"""How threads wait for each other. They sleep, as is best where cores are shared, unless the caller says otherwise."""
+"""How threads wait for each other: spinning for a while, as for any user, unless the caller has it otherwise."""
 
 
 def main(words: Sequence[str]) -> None:
@@ -123,7 +123,6 @@ def data_file(data: str, given: Path | None) -> Path:
 def one_environment(threads: int) -> dict[str, str]:
     """What both sides run in: the same threads, which wait alike (`WAITING`), and no GPU."""
     return {
-        "OMP_WAIT_POLICY": "PASSIVE",
         **os.environ,
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
