@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,20 @@ def make_interactions(sequences: Sequence[Sequence[int]], num_items: int | None 
         items=("", *(f"i{item}" for item in range(1, num_items + 1))),
     )
     return Interactions(name="written", items=items, offsets=offsets, ids=ids)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """So many threads within it, and still so many at its end."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+        assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

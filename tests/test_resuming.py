@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import lightning
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from conftest import torch_threads
 from scenarios import MAX_LEN, NUM_ITEMS, SIZE, data_module, market
 from tslrec.backbones.caser import Caser
 from tslrec.backbones.fmlp import FMLPRec
@@ -26,6 +28,7 @@ from tslrec.errors import StoppedError, UserError
 from tslrec.item_embedding import IdEmbedding
 from tslrec.resuming import fit
 from tslrec.sampled_softmax import NegativeSampler
+from tslrec.stages import next_item
 from tslrec.stages.next_item import NextItemModule
 from tslrec.stages.selection import selection_callbacks
 from tslrec.state_files import TENSORS, TREE
@@ -155,6 +158,19 @@ def test_every_backbone_goes_on(kind: Kind, tmp_path: Path) -> None:
     with pytest.raises(KilledError):
         training(tmp_path / "killed", Interrupt(expected[1]["steps"] // 2, kill), kind=kind)
     assert_same(training(tmp_path / "killed", kind=kind), expected)
+
+
+@pytest.mark.parametrize("kind", [Caser, FMLPRec])
+def test_what_teams_of_threads_draw_goes_on(kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tslrec.rows.MIN_MICRO_BATCH", 4)
+    by_teams = Mock(wraps=next_item.summed_by_teams)
+    monkeypatch.setattr(next_item, "summed_by_teams", by_teams)
+    with torch_threads(2):
+        expected = training(tmp_path / "whole", kind=kind)
+        assert by_teams.call_count > expected[1]["steps"] // 2
+        with pytest.raises(KilledError):
+            training(tmp_path / "killed", Interrupt(expected[1]["steps"] // 2, kill), kind=kind)
+        assert_same(training(tmp_path / "killed", kind=kind), expected)
 
 
 def test_the_negatives_of_a_sampled_softmax_go_on(tmp_path: Path) -> None:

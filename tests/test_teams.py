@@ -9,23 +9,20 @@ from functools import partial
 import pytest
 import torch
 
+from conftest import torch_threads
 from tslrec.teams import at_once, evenly, number_of_teams
 
 
 @pytest.fixture(autouse=True)
 def _four_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    yield
-    assert torch.get_num_threads() == 4
-    torch.set_num_threads(before)
+    with torch_threads(4):
+        yield
 
 
 @pytest.mark.parametrize(("threads", "teams"), [(1, 1), (2, 2), (4, 4), (16, 4)])
 def test_there_are_as_many_teams_as_threads_up_to_a_limit(threads: int, teams: int) -> None:
-    torch.set_num_threads(threads)
-    assert number_of_teams() == teams
-    torch.set_num_threads(4)
+    with torch_threads(threads):
+        assert number_of_teams() == teams
 
 
 def test_works_run_at_once_and_share_the_threads() -> None:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 import yaml
 from torch import Tensor
 
-from conftest import CHECKOUT, make_interactions
+from conftest import CHECKOUT, make_interactions, torch_threads
 from tslrec.fusions.gate import GatedFusion, Sides
 from tslrec.interactions import Interactions
 from tslrec.item_embedding import IdEmbedding
@@ -75,11 +75,8 @@ def test_all_positions_train_what_all_prefixes_train(name: str, packed: bool) ->
 
 @pytest.fixture(params=[1, 2, 3])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    assert torch.get_num_threads() == request.param
-    torch.set_num_threads(before)
+    with torch_threads(request.param):
+        yield request.param
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")
