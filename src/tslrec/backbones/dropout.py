@@ -43,7 +43,7 @@ class Dropout(nn.Module):
 
 
 @contextmanager
-def drawing_from(own: torch.Generator | None) -> Iterator[None]:
+def drawing_from(own: torch.Generator) -> Iterator[None]:
     """Within it this thread's dropout draws from a generator of its own, since threads take turns as they please."""
     token = generator.set(own)
     try:
