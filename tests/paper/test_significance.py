@@ -44,6 +44,15 @@ def test_the_bootstrap_counts_the_chance_of_seeds() -> None:
     assert compare(unsteady, rival).bootstrap > 0.3
 
 
+def test_the_t_test_turns_at_the_least_gain() -> None:
+    rival, other = hits(2, 3000, 0.1, 0), hits(2, 3000, 0.1, 1)
+    least = compare(other, rival).t_least
+    for gain, passes in ((0.99 * least, False), (1.01 * least, True)):
+        found = compare(other - other.mean() + rival.mean() + gain, rival)
+        assert found.t_least == pytest.approx(least)
+        assert (found.t_users <= 0.05) is passes
+
+
 def test_other_users_cannot_be_compared() -> None:
     with pytest.raises(ValueError, match="not of the same seeds and users"):
         compare(np.zeros((1, 5)), np.zeros((1, 6)))

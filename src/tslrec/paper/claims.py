@@ -11,8 +11,8 @@ from tslrec.paper.cells import CellResult
 from tslrec.paper.figure3 import read
 from tslrec.paper.figures import CASES, by_group, title_of
 from tslrec.paper.rows import DATA, MODELS, Row, common_seeds, rows_of
-from tslrec.paper.significance import LEVEL, holm
-from tslrec.paper.tables import compared, probability, rivals
+from tslrec.paper.significance import LEVEL, Comparison, holm
+from tslrec.paper.tables import PAPER, PaperFigures, compared, probability, rivals
 from tslrec.paper.views import Section, Shown, TableView, digits
 from tslrec.report import PROTOCOLS
 
@@ -37,21 +37,26 @@ TESTS = (
     f"Ranking: {METRIC} on the test, means over the seeds that both have. Bootstrap: the two-sided p-value of the "
     "bootstrap paired by seed and user after Holm's correction over the comparisons of this table; t: that of the "
     "paper's two-sample t-test, its unit a user. A gain holds where both are at most .05.",
+    "95 %: the bootstrap's interval of the gain, not corrected, relative to the rival's mean; with a single seed it "
+    "knows nothing of the chance of seeds. Paper: the gain of its own figures on this data set and backbone; ruled "
+    "out where it lies above the interval of two seeds or more. t sees: the gain from which on the t-test would be "
+    "at most .05, with these users.",
 )
 
 
-def claims(cells: Sequence[CellResult], results: Path) -> Section:
+def claims(cells: Sequence[CellResult], results: Path, paper: PaperFigures) -> Section:
     """All of them.
 
     Args:
         cells: the finished ones.
         results: the folder with the benchmark of the language model and the counts for Figure 3.
+        paper: the paper's own figures.
 
     Raises:
         UserError: if a file there cannot be read.
     """
     rows = rows_of(cells)
-    tables = [ranking_table(rows, protocol) for protocol in PROTOCOLS]
+    tables = [ranking_table(rows, protocol, paper) for protocol in PROTOCOLS]
     others = [*cost_lines(results), *category_lines(rows), *activity_lines(rows)]
     tables.append(TableView("The other claims", ("claim", "where", "measured", "verdict"), others))
     missing = [f"{DATA[data]} with {MODELS[model]}" for data, model in unmeasured(rows)]
@@ -65,7 +70,7 @@ def claims(cells: Sequence[CellResult], results: Path) -> Section:
     )
 
 
-def ranking_table(rows: Sequence[Row], protocol: str) -> TableView:
+def ranking_table(rows: Sequence[Row], protocol: str, paper: PaperFigures) -> TableView:
     """TSLRec beside Base and CI wherever both were run; all of the table is one family of tests."""
     cases = [
         (row, rival, compared(row, rival, protocol, METRIC))
@@ -80,31 +85,43 @@ def ranking_table(rows: Sequence[Row], protocol: str) -> TableView:
     for (row, rival, each), p_value in zip(cases, adjusted, strict=True):
         names = (*row.names, *rival.names)
         detail = f"{each.seeds} seeds, {each.users:,} users"
+        theirs = paper.gain(row, rival, METRIC)
+        low, high, least = (each.relative(value) for value in (each.low, each.high, each.t_least))
         lines.append(
             [
                 BETTER[rival.says("method")],
                 f"{title_of(row)}, {row.method}",
                 str(each.seeds),
-                Shown(f"{digits(each.gain)} ({each.relative:+.1%})", detail, names),
+                Shown(f"{digits(each.gain)} ({each.relative(each.gain):+.1%})", detail, names),
+                Shown(f"{low:+.1%} … {high:+.1%}", detail, names),
+                "" if theirs is None else Shown(f"{theirs:+.1%}", cells=(PAPER,)),
                 Shown(probability(p_value), detail, names),
                 Shown(probability(each.t_users), detail, names),
-                verdict(each.gain, p_value, each.t_users),
+                Shown(f"{least:+.1%}", detail, names),
+                verdict(each, p_value, theirs),
             ]
         )
     seen = {rival.says("method") for _, rival, _ in cases}
-    lines += [[text, "", "", "", "", "", UNMEASURED] for method, text in BETTER.items() if method not in seen]
-    columns = ("claim", "where", "seeds", "gain", "bootstrap", "t", "verdict")
+    columns = ("claim", "where", "seeds", "gain", "95 %", "paper", "bootstrap", "t", "t sees", "verdict")
+    blank = [""] * (len(columns) - 2)
+    lines += [[text, *blank, UNMEASURED] for method, text in BETTER.items() if method not in seen]
     return TableView(f"Ranking, history {PROTOCOLS[protocol]}", columns, lines, TESTS)
 
 
-def verdict(gain: float, bootstrap: float, t_users: float) -> str:
-    """Of a comparison, by both tests."""
-    passed = [name for name, p_value in (("bootstrap", bootstrap), ("t", t_users)) if p_value <= LEVEL]
-    if not passed:
-        return f"{FAILS}: no difference shown"
-    if gain <= 0:
-        return f"{FAILS}: worse"
-    return HOLDS if len(passed) == 2 else f"{FAILS} by both tests: {passed[0]} alone"
+def verdict(found: Comparison, bootstrap: float, theirs: float | None) -> str:
+    """Of a comparison, by both tests.
+
+    Args:
+        found: the comparison.
+        bootstrap: its p-value, corrected.
+        theirs: the paper's relative gain.
+    """
+    passed = [name for name, p_value in (("bootstrap", bootstrap), ("t", found.t_users)) if p_value <= LEVEL]
+    if found.gain > 0 and passed:
+        return HOLDS if len(passed) == 2 else f"{FAILS} by both tests: {passed[0]} alone"
+    said = f"{FAILS}: worse" if passed else f"{FAILS}: no difference shown"
+    ruled_out = theirs is not None and found.seeds > 1 and found.relative(found.high) < theirs
+    return f"{said}, the paper's gain ruled out" if ruled_out else said
 
 
 def unmeasured(rows: Sequence[Row]) -> list[tuple[str, str]]:

@@ -57,7 +57,7 @@ def make_section(name: str, cells: Sequence[CellResult], results: Path, titles: 
     """
     match name:
         case "claims":
-            return claims(cells, results)
+            return claims(cells, results, PaperFigures.read(results / "paper.json"))
         case "table1":
             return tables.table1(cells, PaperFigures.read(results / "paper.json"))
         case "table2":

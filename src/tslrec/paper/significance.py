@@ -31,25 +31,33 @@ class Comparison:
 
     Attributes:
         gain: the mean difference; above 0 where the method is better.
-        relative: to the rival's mean.
+        rival: the rival's mean.
         low: of the bootstrap's interval of the difference.
         high: likewise.
         bootstrap: p-value of the paired bootstrap over seeds and users, two-sided.
         t_users: of Student's two-sample t-test whose unit is a user (averaged over seeds).
         t_seeds: of the same whose unit is a seed's mean; None with a single seed.
+        t_least: the gain from which on `t_users` would be at most `LEVEL`, with these variances.
         users: U.
         seeds: S.
     """
 
     gain: float
-    relative: float
+    rival: float
     low: float
     high: float
     bootstrap: float
     t_users: float
     t_seeds: float | None
+    t_least: float
     users: int
     seeds: int
+
+    def relative(self, difference: float) -> float:
+        """A difference to the rival's mean."""
+        if self.rival:
+            return difference / self.rival
+        return math.copysign(math.inf, difference) if difference else 0.0
 
 
 def compare(method_SU: NDArray[np.float64], rival_SU: NDArray[np.float64], *, draws: int = DRAWS) -> Comparison:
@@ -66,18 +74,18 @@ def compare(method_SU: NDArray[np.float64], rival_SU: NDArray[np.float64], *, dr
     if method_SU.shape != rival_SU.shape or method_SU.ndim != 2:
         raise ValueError(f"{method_SU.shape} beside {rival_SU.shape}: not of the same seeds and users")
     seeds, users = method_SU.shape
-    gain = float(method_SU.mean() - rival_SU.mean())
     p_value, low, high = paired_bootstrap(method_SU - rival_SU, draws=draws)
     by_user = method_SU.mean(axis=0), rival_SU.mean(axis=0)
     by_seed = method_SU.mean(axis=1), rival_SU.mean(axis=1)
     return Comparison(
-        gain=gain,
-        relative=gain / float(rival_SU.mean()) if rival_SU.any() else math.inf if gain else 0.0,
+        gain=float(method_SU.mean() - rival_SU.mean()),
+        rival=float(rival_SU.mean()),
         low=low,
         high=high,
         bootstrap=p_value,
         t_users=t_test(*by_user),
         t_seeds=t_test(*by_seed) if seeds > 1 else None,
+        t_least=least_gain(*by_user),
         users=users,
         seeds=seeds,
     )
@@ -92,6 +100,15 @@ def t_test(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
         warnings.filterwarnings("ignore", message="Precision loss", category=RuntimeWarning)
         p_value = float(ttest_ind(one, other).pvalue)
     return 1.0 if math.isnan(p_value) else p_value
+
+
+def least_gain(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """The difference of means from which on Student's two-sample t-test of equally many has p ≤ `LEVEL`."""
+    from scipy.stats import t
+
+    count = len(one)
+    error = math.sqrt((one.var(ddof=1) + other.var(ddof=1)) / count)
+    return float(t.ppf(1 - LEVEL / 2, 2 * count - 2)) * error
 
 
 def paired_bootstrap(difference_SU: NDArray[np.float64], *, draws: int) -> tuple[float, float, float]:
