@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,19 +31,17 @@ def histories(lengths: list[int]) -> Interactions:
     return make_interactions([draw.integers(1, 21, length).tolist() for length in lengths], num_items=20)
 
 
+def data_of(interactions: Interactions, **settings: Any) -> SequenceDataModule:
+    """Training steps of 24 targets where nothing else is said."""
+    chosen = {"batch_size": 24, "all_positions": False, **settings}
+    return SequenceDataModule(interactions, max_len=MAX_LEN, eval_batch_size=8, seed=0, **chosen)
+
+
 def summed_gradient(
     module: NextItemModule, interactions: Interactions, *, all_positions: bool, packed: bool = False
 ) -> tuple[float, Tensor]:
     """The loss of one pass over all training targets, summed over them, and its gradient."""
-    data = SequenceDataModule(
-        interactions,
-        max_len=MAX_LEN,
-        batch_size=24,
-        eval_batch_size=8,
-        all_positions=all_positions,
-        packed=packed,
-        seed=0,
-    )
+    data = data_of(interactions, all_positions=all_positions, packed=packed)
     module.zero_grad()
     total, targets = 0.0, 0
     for step, batch in enumerate(data.train_dataloader()):
@@ -100,15 +99,7 @@ def test_micro_batches_of_prefixes_give_the_gradient_of_their_step(
     module = NextItemModule(backbone, learning_rate=1e-3, weight_decay=0.0, sampler=sampler or None)
     for part in backbone.modules():
         part.eval()
-    data = SequenceDataModule(
-        histories([3, 4, 7, 9, 11, 12]),
-        max_len=MAX_LEN,
-        batch_size=24,
-        eval_batch_size=8,
-        all_positions=False,
-        fixed_window=backbone.fixed_window,
-        seed=0,
-    )
+    data = data_of(histories([3, 4, 7, 9, 11, 12]), fixed_window=backbone.fixed_window)
     batch = next(iter(data.train_dataloader()))
     assert len(batch.parts) > 1
 
@@ -142,15 +133,7 @@ def test_what_a_step_draws_follows_from_its_seed(name: str, threads: int, monkey
     model = yaml.safe_load(Path(CHECKOUT / "configs" / "model" / f"{name}.yaml").read_text())
     backbone = build_backbone(model, IdEmbedding(20, 8), num_users=6, max_len=MAX_LEN)
     module = NextItemModule(backbone, learning_rate=1e-3, weight_decay=0.0)
-    data = SequenceDataModule(
-        histories([3, 4, 7, 9, 11, 12]),
-        max_len=MAX_LEN,
-        batch_size=12,
-        eval_batch_size=8,
-        all_positions=False,
-        fixed_window=backbone.fixed_window,
-        seed=0,
-    )
+    data = data_of(histories([3, 4, 7, 9, 11, 12]), batch_size=12, fixed_window=backbone.fixed_window)
     batch = next(iter(data.train_dataloader()))
     part = batch.parts[0]
     twins = batch._replace(parts=(part, part, part), num_targets=3 * len(part.targets))
@@ -182,9 +165,7 @@ def test_packed_rows_hold_what_windows_hold() -> None:
     interactions = histories([30, 3, 4, 7, 25, 9, 11, 12, 60, 5, 3])
 
     def targets(*, packed: bool) -> tuple[list[tuple[int, ...]], int]:
-        data = SequenceDataModule(
-            interactions, max_len=MAX_LEN, batch_size=40, eval_batch_size=8, all_positions=True, packed=packed, seed=0
-        )
+        data = data_of(interactions, batch_size=40, all_positions=True, packed=packed)
         found, rows = [], 0
         for batch in data.train_dataloader():
             for part in batch.parts:
