@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -21,10 +22,8 @@ SIGNS = "the signs agree; not tested"
 """Of differences that no test tells from chance."""
 
 METRIC = "NDCG@10"
-BETTER = {
-    "base": "TSLRec is better than its backbone (RQ1, Table 2)",
-    "ci": "TSLRec is better than CI (RQ1, Table 2)",
-}
+BETTER = {"base": "its backbone", "ci": "CI"}
+"""What TSLRec is better than, by the paper (RQ1, Table 2)."""
 CHEAPER = {
     ("sft", "e4srec"): "its SFT takes less than E4SRec's (RQ2, Figure 3)",
     ("augmentation", "e4srec_inference"): "its inference by the language model takes less (RQ2, Figure 3)",
@@ -34,13 +33,13 @@ EVERYWHERE = "TSLRec gains in all groups of users by activity (RQ3, Figure 5)"
 BOTTLENECK = "CI falls behind its backbone among the most active users (RQ3, Figure 5)"
 
 TESTS = (
-    f"Ranking: {METRIC} on the test, means over the seeds that both have. Bootstrap: the two-sided p-value of the "
+    f"Gain: {METRIC} on the test, means over the seeds that both have. Bootstrap: the two-sided p-value of the "
     "bootstrap paired by seed and user after Holm's correction over the comparisons of this table; t: that of the "
     "paper's two-sample t-test, its unit a user. A gain holds where both are at most .05.",
     "95 %: the bootstrap's interval of the gain, not corrected, relative to the rival's mean; with a single seed it "
-    "knows nothing of the chance of seeds. Paper: the gain of its own figures on this data set and backbone; ruled "
-    "out where it lies above the interval of two seeds or more. t sees: the gain from which on the t-test would be "
-    "at most .05, with these users.",
+    "knows nothing of the chance of seeds. t sees: the gain from which on the t-test would be at most .05, with these "
+    "users. Paper: the gain of its own figures on this data set and backbone; ruled out where it lies above the "
+    "interval of two seeds or more.",
 )
 
 
@@ -57,8 +56,9 @@ def claims(cells: Sequence[CellResult], results: Path, paper: PaperFigures) -> S
     """
     rows = rows_of(cells)
     tables = [ranking_table(rows, protocol, paper) for protocol in PROTOCOLS]
+    tables[-1] = replace(tables[-1], notes=TESTS)
     others = [*cost_lines(results), *category_lines(rows), *activity_lines(rows)]
-    tables.append(TableView("The other claims", ("claim", "where", "measured", "verdict"), others))
+    tables.append(TableView("The other claims", ("claim", "where", "verdict", "measured"), others))
     missing = [f"{DATA[data]} with {MODELS[model]}" for data, model in unmeasured(rows)]
     return Section(
         "claims",
@@ -86,42 +86,46 @@ def ranking_table(rows: Sequence[Row], protocol: str, paper: PaperFigures) -> Ta
         names = (*row.names, *rival.names)
         detail = f"{each.seeds} seeds, {each.users:,} users"
         theirs = paper.gain(row, rival, METRIC)
+        ruled_out = theirs is not None and rules_out(each, theirs)
         low, high, least = (each.relative(value) for value in (each.low, each.high, each.t_least))
         lines.append(
             [
                 BETTER[rival.says("method")],
                 f"{title_of(row)}, {row.method}",
+                verdict(each, p_value),
                 str(each.seeds),
                 Shown(f"{digits(each.gain)} ({each.relative(each.gain):+.1%})", detail, names),
                 Shown(f"{low:+.1%} … {high:+.1%}", detail, names),
-                "" if theirs is None else Shown(f"{theirs:+.1%}", cells=(PAPER,)),
                 Shown(probability(p_value), detail, names),
                 Shown(probability(each.t_users), detail, names),
                 Shown(f"{least:+.1%}", detail, names),
-                verdict(each, p_value, theirs),
+                "" if theirs is None else Shown(f"{theirs:+.1%}{', ruled out' * ruled_out}", cells=(PAPER,)),
             ]
         )
     seen = {rival.says("method") for _, rival, _ in cases}
-    columns = ("claim", "where", "seeds", "gain", "95 %", "paper", "bootstrap", "t", "t sees", "verdict")
-    blank = [""] * (len(columns) - 2)
-    lines += [[text, *blank, UNMEASURED] for method, text in BETTER.items() if method not in seen]
-    return TableView(f"Ranking, history {PROTOCOLS[protocol]}", columns, lines, TESTS)
+    columns = ("better than", "where", "verdict", "seeds", "gain", "95 %", "bootstrap", "t", "t sees", "paper")
+    lines += [[text, "", UNMEASURED, *[""] * (len(columns) - 3)] for name, text in BETTER.items() if name not in seen]
+    return TableView(f"TSLRec is better than … (RQ1, Table 2), history {PROTOCOLS[protocol]}", columns, lines)
 
 
-def verdict(found: Comparison, bootstrap: float, theirs: float | None) -> str:
+def rules_out(found: Comparison, theirs: float) -> bool:
+    """Whether the interval of a gain, which must know of the chance of seeds, lies below the paper's relative gain."""
+    return found.seeds > 1 and found.relative(found.high) < theirs
+
+
+def verdict(found: Comparison, bootstrap: float) -> str:
     """Of a comparison, by both tests.
 
     Args:
         found: the comparison.
         bootstrap: its p-value, corrected.
-        theirs: the paper's relative gain.
     """
     passed = [name for name, p_value in (("bootstrap", bootstrap), ("t", found.t_users)) if p_value <= LEVEL]
-    if found.gain > 0 and passed:
-        return HOLDS if len(passed) == 2 else f"{FAILS} by both tests: {passed[0]} alone"
-    said = f"{FAILS}: worse" if passed else f"{FAILS}: no difference shown"
-    ruled_out = theirs is not None and found.seeds > 1 and found.relative(found.high) < theirs
-    return f"{said}, the paper's gain ruled out" if ruled_out else said
+    if not passed:
+        return f"{FAILS}: no difference shown"
+    if found.gain <= 0:
+        return f"{FAILS}: worse"
+    return HOLDS if len(passed) == 2 else f"{FAILS}: by the {passed[0]} alone"
 
 
 def unmeasured(rows: Sequence[Row]) -> list[tuple[str, str]]:
@@ -140,7 +144,7 @@ def cost_lines(results: Path) -> Iterator[list[Shown | str]]:
     measured, counted = (read(path) if path.is_file() else None for path in paths)
     for (ours, theirs), text in CHEAPER.items():
         if measured is None and counted is None:
-            yield [text, "", "", UNMEASURED]
+            yield [text, "", UNMEASURED, ""]
         if measured is not None:
             seconds = [measured["figures"][f"{name}_whole_shared"]["value"] for name in (ours, theirs)]
             shown = Shown(
@@ -148,7 +152,7 @@ def cost_lines(results: Path) -> Iterator[list[Shown | str]]:
                 "the same language model, SmolLM2-135M, both with the prompt shared",
                 ("results/bench/llm.json",),
             )
-            yield [text, "Beauty, time", shown, HOLDS if seconds[0] < seconds[1] else FAILS]
+            yield [text, "Beauty, time", HOLDS if seconds[0] < seconds[1] else FAILS, shown]
         if counted is not None:
             for data, plans in counted["plans"].items():
                 flops = [plans["llama2_13b"][name]["shared"]["flops"] for name in (ours, theirs)]
@@ -158,20 +162,20 @@ def cost_lines(results: Path) -> Iterator[list[Shown | str]]:
                     ("results/figure3.json",),
                 )
                 where = f"{DATA.get(data, data)}, operations"
-                yield [text, where, shown, HOLDS if flops[0] < flops[1] else FAILS]
+                yield [text, where, HOLDS if flops[0] < flops[1] else FAILS, shown]
 
 
 def category_lines(rows: Sequence[Row]) -> Iterator[list[Shown | str]]:
     """How many items the language model puts elsewhere than k-means."""
     found = [row for row in rows if row.says("method") == "tslrec"]
     if not found:
-        yield [REVISED, "", "", UNMEASURED]
+        yield [REVISED, "", UNMEASURED, ""]
     for row in found:
         metrics = [cell.content["stages"]["augment"]["metrics"] for cell in row.cells]
         shares = {case: statistics.fmean(each[case] for each in metrics) for case in CASES}
         text = ", ".join(f"{case} {digits(share, 3)}" for case, share in shares.items())
         shown = Shown(text, "whether that is what makes a gain is another question", row.names)
-        yield [REVISED, f"{title_of(row)}, {row.method}", shown, HOLDS if shares["C1"] < 1 else FAILS]
+        yield [REVISED, f"{title_of(row)}, {row.method}", HOLDS if shares["C1"] < 1 else FAILS, shown]
 
 
 def activity_lines(rows: Sequence[Row]) -> Iterator[list[Shown | str]]:
@@ -193,10 +197,10 @@ def activity_lines(rows: Sequence[Row]) -> Iterator[list[Shown | str]]:
                     (*each.names, *beside["base"].names),
                 )
                 holds = min(gains) > 0 if claim == EVERYWHERE else gains[-1] < 0
-                yield [claim, f"{title_of(row)}, {each.method}, {title}", shown, SIGNS if holds else FAILS]
+                yield [claim, f"{title_of(row)}, {each.method}, {title}", SIGNS if holds else FAILS, shown]
     if not found:
-        yield [EVERYWHERE, "", "", UNMEASURED]
-        yield [BOTTLENECK, "", "", UNMEASURED]
+        yield [EVERYWHERE, "", UNMEASURED, ""]
+        yield [BOTTLENECK, "", UNMEASURED, ""]
 
 
 def groups_gain(row: Row, rival: Row, protocol: str) -> list[float]:
