@@ -13,7 +13,7 @@ from torch import Tensor
 
 from conftest import CHECKOUT
 from tslrec.check import fusion_inputs
-from tslrec.fusions.gate import GatedCategories, GatedFusion, GatedSum, Sides
+from tslrec.fusions.gate import GatedCategories, GatedFusion, Sides
 from tslrec.fusions.scaling import standardise, whiten
 from tslrec.item_embedding import ItemEmbedding
 from tslrec.stages.recommender import build_backbone
@@ -191,14 +191,6 @@ def test_the_gate_sees_the_whitened_knowledge() -> None:
     fusion = GatedFusion(NUM_ITEMS, HIDDEN_SIZE, knowledge_IH=inputs()["knowledge_IH"], whitened_size=6)
     torch.testing.assert_close(fusion.knowledge_IH, whiten(inputs()["knowledge_IH"], 6) / 6**0.5)
     assert fusion.knowledge_projection.in_features == 6
-
-
-def test_a_gated_sum_leaves_the_id_embedding_whole() -> None:
-    fusion = GatedSum(NUM_ITEMS, HIDDEN_SIZE, knowledge_IH=inputs()["knowledge_IH"], gate_bias=1.0)
-    e, vh = fusion.id_embedding.table(), fusion.knowledge_projection(fusion.knowledge_IH)
-    gate = torch.sigmoid(torch.cat([e, vh], dim=1) @ fusion.gate.weight.T + fusion.gate.bias)
-    torch.testing.assert_close(fusion.table(), e + gate * vh)
-    torch.testing.assert_close(fusion.id_shares(), (1 / (1 + gate)).mean(dim=1))
 
 
 def test_inferred_categories_take_the_place_of_the_state() -> None:

@@ -107,11 +107,9 @@ class GatedFusion(ItemEmbedding):
     def fuse(self, id_ID: Tensor, knowledge_IH: Tensor) -> Tensor:
         """The fused vectors of the items that both have a row for."""
         knowledge_ID = self.knowledge_dropout(self.knowledge_projection(knowledge_IH))
-        return self.mix(id_ID, knowledge_ID, self.gate_values(id_ID, knowledge_ID))
-
-    def mix(self, id_ID: Tensor, knowledge_ID: Tensor, gate_ID: Tensor) -> Tensor:
-        """The f of e, Vh and g. Row 0 is e alone where padding is a row, else zero: both e and h are zero there."""
-        # The same as g ⊙ e + (1 − g) ⊙ Vh with one multiplication less.
+        gate_ID = self.gate_values(id_ID, knowledge_ID)
+        # The same as g ⊙ e + (1 − g) ⊙ Vh with one multiplication less. Row 0 is e alone where padding is a row,
+        # and zero otherwise: both e and the standardised h are zero there.
         return torch.lerp(knowledge_ID, id_ID, gate_ID)
 
     def gate_values(self, id_ID: Tensor, knowledge_ID: Tensor) -> Tensor:
@@ -121,18 +119,6 @@ class GatedFusion(ItemEmbedding):
     def id_shares(self) -> Tensor:
         """The gate of each item, averaged over dimensions."""
         return self.gate_values(self.id_embedding.table(), self.knowledge_projection(self.knowledge_IH)).mean(dim=1)
-
-
-class GatedSum(GatedFusion):
-    """f = e + g ⊙ Vh: the gate lets knowledge in and leaves the id embedding whole; else as `GatedFusion`."""
-
-    def mix(self, id_ID: Tensor, knowledge_ID: Tensor, gate_ID: Tensor) -> Tensor:
-        return torch.addcmul(id_ID, gate_ID, knowledge_ID)
-
-    def id_shares(self) -> Tensor:
-        """The share of e in the two weights of each item, 1 / (1 + g), averaged over dimensions."""
-        id_ID, knowledge_ID = self.id_embedding.table(), self.knowledge_projection(self.knowledge_IH)
-        return (1 / (1 + self.gate_values(id_ID, knowledge_ID))).mean(dim=1)
 
 
 class GatedCategories(GatedFusion):
