@@ -30,6 +30,7 @@ def make_cell(
     model: str = "sasrec",
     source: str | None = None,
     preset: str = "tuned",
+    variant: str | None = None,
 ) -> CellResult:
     """Writes one cell of 400 users; of all methods the same users are easy."""
     draw = np.random.default_rng(seed)
@@ -39,11 +40,11 @@ def make_cell(
     everyone = np.arange(USERS)
     metrics: dict[str, Any] = {f"test/{name}": value for name, value in metrics_of(ranks, everyone).items()}
     of = model if source is None else f"{model}_from_{source}"
-    name = f"{data}-{of}-{method}-{preset}-seed{seed}"
+    name = f"{data}-{of}-{method}-{preset}{'' if variant is None else f'-{variant}'}-seed{seed}"
     section = {"number": 1}
     content: dict[str, Any] = {
         "group": "Made up",
-        "variant": None,
+        "variant": variant,
         "command": f"python train.py data={data} model={model} method={method} preset={preset} seed={seed}",
         "data": data,
         "model": model,

@@ -19,7 +19,9 @@ from tslrec.ingest import ingest
 from tslrec.paper.cells import CellResult
 from tslrec.paper.figure3 import count
 from tslrec.paper.grid import read_grid
+from tslrec.paper.rows import rows_of
 from tslrec.paper.sections import NAMES, make_section, wanted_by
+from tslrec.paper.tables import rivals
 from tslrec.paper.views import Section, Shown, TableView
 from tslrec.verbs.paper import WHAT
 
@@ -78,6 +80,15 @@ def test_a_large_gain_is_significant_and_a_small_one_is_not(cells: list[CellResu
     found = {(text(row[""]), text(row["metric"])): row for row in rows}
     assert text(found["TSLRec − Base", "HR@10"]["Holm"]) == ".002"
     assert text(found["TSLRec − Base", "HR@10"]["gain"]).startswith(".2")
+
+
+def test_a_variant_stands_beside_ci_of_its_own_settings_where_there_is_one(tmp_path: Path) -> None:
+    made = [make_cell(tmp_path, method=method, seed=0) for method in ("base", "ci", "tslrec")]
+    made += [make_cell(tmp_path, method="tslrec", seed=0, variant=name) for name in ("wide", "deep")]
+    made.append(make_cell(tmp_path, method="ci", seed=0, variant="wide"))
+    rows = rows_of(made)
+    found = {row.method: [each.method for each in rivals(row, rows)] for row in rows if row.says("method") == "tslrec"}
+    assert found == {"TSLRec": ["Base", "CI"], "TSLRec, deep": ["Base", "CI"], "TSLRec, wide": ["Base", "CI, wide"]}
 
 
 def test_presets_backbones_and_settings_are_rows_apart(tmp_path: Path) -> None:

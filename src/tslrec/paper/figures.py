@@ -97,9 +97,7 @@ def stability_table(cells: Sequence[CellResult]) -> TableView:
 
 def grouped(cells: Sequence[CellResult], field: str, metric: str) -> list[Chart]:
     """For each data set and backbone, a chart a protocol of a metric of the groups in a field of the cells."""
-    compared = [
-        row for row in rows_of(cells) if row.says("method") in COMPARED and row.cells[0].content.get("variant") is None
-    ]
+    compared = [row for row in rows_of(cells) if row.says("method") in COMPARED and row.variant is None]
     charts = []
     for rows in by_setting(compared):
         if len(rows) < 2:

@@ -47,16 +47,21 @@ class Row:
         return own if model == source else f"{own} from {MODELS.get(source, source)}"
 
     @property
+    def variant(self) -> str | None:
+        """What the grid calls its settings where they are not the preset's."""
+        name = self.cells[0].content.get("variant")
+        return None if name is None else str(name)
+
+    @property
     def method(self) -> str:
         """The method's title, with the variant's name where it is one."""
-        variant = self.cells[0].content.get("variant")
         title = TITLES.get(self.says("method"), self.says("method"))
-        return title if variant is None else f"{title}, {variant}"
+        return title if self.variant is None else f"{title}, {self.variant}"
 
     @property
     def is_plain(self) -> bool:
         """Whether it is neither a variant nor of another source."""
-        return self.cells[0].content.get("variant") is None and self.says("model") == self.says("source_model")
+        return self.variant is None and self.says("model") == self.says("source_model")
 
     def values(self, metric: str) -> list[float]:
         return [float(cell.content["metrics"][metric]) for cell in self.cells]
@@ -120,7 +125,7 @@ def place(row: Row) -> tuple[object, ...]:
         index(models, row.says("model")),
         row.says("model") != row.says("source_model"),
         index(methods, row.says("method")),
-        str(row.cells[0].content.get("variant") or ""),
+        row.variant or "",
     )
 
 

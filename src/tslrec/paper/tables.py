@@ -144,16 +144,19 @@ def papers_table(paper: PaperFigures) -> TableView:
 
 
 def rivals(row: Row, rows: Sequence[Row]) -> list[Row]:
-    """Base and CI on the same data set and backbone; Base has no source model of its own."""
-    found = []
-    for other in rows:
-        same = all(row.says(name) == other.says(name) for name in ("data", "model", "preset"))
-        if not same or not common_seeds(row, other) or other.cells[0].content.get("variant") is not None:
-            continue
-        base = other.says("method") == "base"
-        if base or (other.says("method") == "ci" and other.says("source_model") == row.says("source_model")):
-            found.append(other)
-    return found
+    """Base and CI on the same data set and backbone.
+
+    Base has no source model of its own. CI is of the same source and, where there is one, of the same variant.
+    """
+    found: dict[str, Row] = {}
+    for variant in dict.fromkeys((None, row.variant)):
+        for other in rows:
+            method = other.says("method")
+            same = ("data", "model", "preset") if method == "base" else ("data", "model", "preset", "source_model")
+            beside = other.variant == variant and all(row.says(name) == other.says(name) for name in same)
+            if method in ("base", "ci") and beside and common_seeds(row, other):
+                found[method] = other
+    return list(found.values())
 
 
 def results_table(rows: Sequence[Row], protocol: str, title: str, paper: PaperFigures | None = None) -> TableView:
