@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -43,13 +44,21 @@ def assert_one_line(run: subprocess.CompletedProcess[str]) -> str:
     "arguments", [["--help"], ["--cfg", "job"], ["model.hiden_size=3"]], ids=["help", "cfg", "typo"]
 )
 def test_answers_within_three_seconds(tmp_path: Path, arguments: list[str]) -> None:
-    # The best of two: another process may hold the core during one of them.
-    seconds = []
+    """Alone on the machine; the clock gets more, for other work may hold the cores meanwhile."""
+    waited, spent = [], []
     for _ in range(2):
-        began = time.perf_counter()
+        began, before = time.perf_counter(), processor_seconds()
         train(*arguments, folder=tmp_path)
-        seconds.append(time.perf_counter() - began)
-    assert min(seconds) < 3
+        waited.append(time.perf_counter() - began)
+        spent.append(processor_seconds() - before)
+    assert min(spent) < 2
+    assert min(waited) < 10
+
+
+def processor_seconds() -> float:
+    """What all processes took that were waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_help_names_every_group_and_common_settings(tmp_path: Path) -> None:
