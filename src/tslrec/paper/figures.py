@@ -57,7 +57,7 @@ def figure4(cells: Sequence[CellResult]) -> Section:
         notes = [
             "Intervals: 95 % over items (Wilson), of the mean over seeds. " + "; ".join(map(": ".join, CASES.items()))
         ]
-        labels = [title_of(row) for row in rows]
+        labels = [title_of(row) if row.variant is None else f"{title_of(row)}, {row.variant}" for row in rows]
         charts.append(Chart("C1, C2 and C3", "share of items", labels, series, number=".3f", notes=notes))
     stability = stability_table(cells)
     return Section(
