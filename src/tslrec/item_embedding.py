@@ -5,12 +5,14 @@ Shapes: I items (row 0 is padding), D hidden size.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class ItemEmbedding(nn.Module):
+class ItemEmbedding(nn.Module, ABC):
     """An item table `[I + 1, D]`; fusions are item embeddings too, so no backbone knows about them.
 
     A training step computes `table()` once and uses it for the inputs and, but for a subclass that has two, for the
@@ -29,9 +31,9 @@ class ItemEmbedding(nn.Module):
         self.hidden_size = hidden_size
         self.padding_row = padding_row
 
+    @abstractmethod
     def table(self) -> Tensor:
         """The vectors of all items, `[I + 1, D]`, with gradient."""
-        raise NotImplementedError(f"{type(self).__name__} must say what its table is")
 
     def rows(self, items_R: Tensor) -> Tensor:
         """`table()[items_R]` of distinct items, `[R, D]`, with gradient; a subclass can spare the other rows' work."""

@@ -5,6 +5,7 @@ Shapes: B users, I items, S (user, item) pairs of histories, D hidden size, C it
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -142,9 +143,9 @@ class MeanOverUsers(torchmetrics.Metric):
         self._defaults["total"] = cast(Tensor, self._defaults["total"]).double()
         return self
 
+    @abstractmethod
     def gain(self, ranks_B: Tensor) -> Tensor:
         """What a rank within the list is worth."""
-        raise NotImplementedError(f"{type(self).__name__} must say what a rank is worth")
 
     def update(self, ranks_B: Tensor) -> None:
         """Counts users by their targets' ranks, float64, from 1."""

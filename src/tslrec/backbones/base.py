@@ -6,6 +6,7 @@ it scores the items by the item table).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -28,7 +29,7 @@ class Packing(NamedTuple):
     positions_BL: Tensor
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """A sequential recommender without its item table, which is injected.
 
     Attributes:
@@ -86,6 +87,7 @@ class Backbone(nn.Module):
             return F.embedding(rows_R, self.own_output_IE)
         return self.item_embedding.output_rows(rows_R, table_RD)
 
+    @abstractmethod
     def forward(self, items_BL: Tensor, lengths_B: Tensor, users_B: Tensor, table_ID: Tensor | None = None) -> Tensor:
         """The user vector after the last item, `[B, E]`.
 
@@ -95,7 +97,6 @@ class Backbone(nn.Module):
             users_B: user ids; most backbones do not look at them.
             table_ID: the item table where the caller has it already; `item_embedding.table()` otherwise.
         """
-        raise NotImplementedError(f"{type(self).__name__} must say what its user vector is")
 
     def regularization(self, table_ID: Tensor | None = None) -> Tensor | float:
         """What the backbone adds to the loss."""
@@ -112,6 +113,7 @@ class CausalBackbone(Backbone):
     causal = True
     packs: ClassVar[bool] = False
 
+    @abstractmethod
     def all_positions(
         self,
         items_BL: Tensor,
@@ -129,7 +131,6 @@ class CausalBackbone(Backbone):
             table_ID: see `forward`.
             packing: given only to a backbone that `packs`, where the rows hold several sequences.
         """
-        raise NotImplementedError(f"{type(self).__name__} must say what its states are")
 
 
 def last_position(hidden_BLD: Tensor, lengths_B: Tensor) -> Tensor:
