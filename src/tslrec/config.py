@@ -98,7 +98,8 @@ class PreferencesConfig:
         num_clusters: K.
         num_starts: how often k-means starts anew; the best of them is kept.
         softness: 0: an item counts for its own category alone, as in the paper. Above: for every category, by its
-            distance to the centroids; the larger, the more alike.
+            distance to the centroids; the larger, the more alike. In 64 dimensions distances differ little: with
+            K = 64 an item's own category has four tenths at .1, a twentieth at .5.
     """
 
     num_clusters: int = 64
