@@ -22,6 +22,7 @@ DEFAULTS: dict[str, Model] = {
 BACKBONES = {
     **DEFAULTS,
     "sasrec, norm first": {**DEFAULTS["sasrec"], "norm_first": True},
+    "sasrec, own output": {**DEFAULTS["sasrec"], "own_output": True},
     "caser, user vectors": {**DEFAULTS["caser"], "use_user_embedding": True},
     "caser, its authors' output": {
         **DEFAULTS["caser"],

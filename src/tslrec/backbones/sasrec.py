@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tslrec.backbones.base import CausalBackbone, Packing, last_position
 from tslrec.backbones.dropout import Dropout
+from tslrec.interactions import PADDING
 from tslrec.item_embedding import ItemEmbedding
 from tslrec.rows import own_past
 
@@ -138,6 +139,8 @@ class SASRec(CausalBackbone):
         attention_dropout: of the attention weights.
         norm_first: as in the authors' code: items scaled by √D instead of normalised before the first block, queries
             normalised before attention, relu, and a norm at the end. False is RecBole's model.
+        own_output: items are scored by a free table of their own. False, in both codes: by the item table, where an
+            item that was just bought scores high because it is like itself.
     """
 
     packs = True
@@ -154,6 +157,7 @@ class SASRec(CausalBackbone):
         hidden_dropout: float = 0.5,
         attention_dropout: float = 0.5,
         norm_first: bool = False,
+        own_output: bool = False,
     ) -> None:
         super().__init__(item_embedding, max_len)
         self.position_embedding = nn.Parameter(torch.empty(max_len, self.hidden_size))
@@ -164,6 +168,8 @@ class SASRec(CausalBackbone):
         self.blocks = nn.ModuleList(
             block(self.hidden_size, num_heads, inner_size, hidden_dropout, attention_dropout) for _ in range(num_layers)
         )
+        if own_output:
+            self.own_output_IE = nn.Parameter(torch.empty(item_embedding.num_items + 1, self.hidden_size))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -173,6 +179,10 @@ class SASRec(CausalBackbone):
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
+        if self.own_output_IE is not None:
+            with torch.no_grad():
+                nn.init.normal_(self.own_output_IE, std=0.02)
+                self.own_output_IE[PADDING] = 0
 
     def start(self, items_BL: Tensor, table_ID: Tensor | None, positions_BLD: Tensor) -> Tensor:
         items_BLD = self.embed(items_BL, table_ID)
