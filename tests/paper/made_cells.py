@@ -31,6 +31,7 @@ def make_cell(
     source: str | None = None,
     preset: str = "tuned",
     variant: str | None = None,
+    validation: float = 0.05,
 ) -> CellResult:
     """Writes one cell of 400 users; of all methods the same users are easy."""
     draw = np.random.default_rng(seed)
@@ -39,6 +40,7 @@ def make_cell(
     ranks = {"masked": rank, "unmasked": rank + 2}
     everyone = np.arange(USERS)
     metrics: dict[str, Any] = {f"test/{name}": value for name, value in metrics_of(ranks, everyone).items()}
+    metrics |= {f"validation/{protocol}/NDCG@10": validation for protocol in ranks}
     of = model if source is None else f"{model}_from_{source}"
     name = f"{data}-{of}-{method}-{preset}{'' if variant is None else f'-{variant}'}-seed{seed}"
     section = {"number": 1}

@@ -12,7 +12,7 @@ from made_cells import make_cell, make_cells
 
 from conftest import CHECKOUT
 from tslrec.paper.cells import CellResult
-from tslrec.paper.claims import FAILS, HOLDS, SIGNS, UNMEASURED, rules_out, verdict
+from tslrec.paper.claims import FAILS, HOLDS, SIGNS, UNMEASURED, UNSELECTED, rules_out, verdict
 from tslrec.paper.sections import make_section
 from tslrec.paper.significance import Comparison
 from tslrec.paper.views import Section, Shown
@@ -81,6 +81,15 @@ def test_p_values_are_corrected_over_the_table(cells: list[CellResult]) -> None:
     rows = lines(make_section("claims", cells, RESULTS), "history masked", "")
     # Two comparisons, each at the least that 10,000 draws can give, 2 / 10,001; twice that still reads as below .001.
     assert [row[6] for row in rows] == ["< .001", "< .001"]
+
+
+@pytest.mark.parametrize(("validation", "said"), [(0.04, HOLDS), (0.06, UNSELECTED)])
+def test_a_gain_over_a_base_that_is_not_chosen_is_called_so(tmp_path: Path, validation: float, said: str) -> None:
+    made = [make_cell(tmp_path, method=method, seed=seed) for method in ("base", "tslrec") for seed in range(2)]
+    made += [make_cell(tmp_path, method="base", seed=seed, variant="other", validation=validation) for seed in range(2)]
+    section = make_section("claims", made, RESULTS)
+    for word in ("masked", "not masked"):
+        assert lines(section, f"history {word}", "its backbone")[0][2] == said
 
 
 def test_the_same_metrics_hold_nothing(tmp_path: Path) -> None:
