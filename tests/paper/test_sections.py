@@ -91,6 +91,15 @@ def test_a_variant_stands_beside_ci_of_its_own_settings_where_there_is_one(tmp_p
     assert found == {"TSLRec": ["Base", "CI"], "TSLRec, deep": ["Base", "CI"], "TSLRec, wide": ["Base", "CI, wide"]}
 
 
+def test_a_variant_stands_beside_ablations_of_its_own_settings_where_there_are_any(tmp_path: Path) -> None:
+    made = [make_cell(tmp_path, method=method, seed=0) for method in ("tslrec", "ablation_own_embeddings")]
+    made += [make_cell(tmp_path, method="tslrec", seed=0, variant=name) for name in ("wide", "deep")]
+    made.append(make_cell(tmp_path, method="ablation_own_embeddings", seed=0, variant="wide"))
+    (tests,) = [each for each in make_section("ablations", made, RESULTS).more if "history masked" in each.title]
+    assert {text(row[2]) for row in tests.rows} == {"TSLRec − Own", "TSLRec, deep − Own", "TSLRec, wide − Own, wide"}
+    assert len(tests.rows) == 3
+
+
 def test_presets_backbones_and_settings_are_rows_apart(tmp_path: Path) -> None:
     made = [make_cell(tmp_path, method="base", seed=0, preset=preset) for preset in ("tuned", "paper")]
     made.append(make_cell(tmp_path, method="base", seed=0, model="fmlp"))

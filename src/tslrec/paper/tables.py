@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import groupby
@@ -144,18 +144,23 @@ def papers_table(paper: PaperFigures) -> TableView:
 
 
 def rivals(row: Row, rows: Sequence[Row]) -> list[Row]:
-    """Base and CI on the same data set and backbone.
+    """Base and CI on the same data set and backbone, CI of the same source; Base has no source model of its own."""
+    same = {"base": ("data", "model", "preset"), "ci": ("data", "model", "preset", "source_model")}
+    alike = [
+        other
+        for other in rows
+        if all(row.says(each) == other.says(each) for each in same.get(other.says("method"), ()))
+    ]
+    return nearest(row, alike, same)
 
-    Base has no source model of its own. CI is of the same source and, where there is one, of the same variant.
-    """
+
+def nearest(row: Row, others: Sequence[Row], methods: Collection[str]) -> list[Row]:
+    """Of each method that shares a seed, the row of the same variant, and where there is none the one without."""
     found: dict[str, Row] = {}
     for variant in dict.fromkeys((None, row.variant)):
-        for other in rows:
-            method = other.says("method")
-            same = ("data", "model", "preset") if method == "base" else ("data", "model", "preset", "source_model")
-            beside = other.variant == variant and all(row.says(name) == other.says(name) for name in same)
-            if method in ("base", "ci") and beside and common_seeds(row, other):
-                found[method] = other
+        for other in others:
+            if other.says("method") in methods and other.variant == variant and common_seeds(row, other):
+                found[other.says("method")] = other
     return list(found.values())
 
 
@@ -258,8 +263,7 @@ def ablations(cells: Sequence[CellResult]) -> Section:
             title = f"{data}, {first.backbone}, history {PROTOCOLS[protocol]}, preset {first.says('preset')}"
             tables.append(results_table(rows, protocol, title))
             whole = [row for row in rows if row.says("method") == "tslrec"]
-            others = [row for row in rows if row.says("method") in ABLATIONS]
-            pairs += [(one, other) for one in whole for other in others if common_seeds(one, other)]
+            pairs += [(one, other) for one in whole for other in nearest(one, rows, ABLATIONS)]
         if pairs:
             title = f"TSLRec against its ablations, history {PROTOCOLS[protocol]}"
             tests.append(comparison_table(pairs, protocol, ["NDCG@10"], title))
