@@ -211,6 +211,18 @@ def test_base_stands_beside_what_another_backbone_knew(cells: list[CellResult], 
     assert titles.count("Beauty, SASRec from FMLP-Rec, history masked") == 1
 
 
+def test_a_variant_has_charts_of_its_own(cells: list[CellResult], tmp_path: Path) -> None:
+    variants = [("tslrec", "wide"), ("base", "lone"), ("base", "whole"), ("tslrec", "whole")]
+    made = [make_cell(tmp_path, method=method, seed=0, variant=name) for method, name in variants]
+    for section, ending in (("learning", "after so many epochs"), ("figure5", "history masked")):
+        charts = make_section(section, [*cells, *made], RESULTS).charts
+        lines = {each.title: [line.name for line in each.series if line.name != "Own"] for each in charts}
+        assert lines[f"Beauty, SASRec, {ending}"] == ["Base", "CI", "TSLRec"]
+        assert lines[f"Beauty, SASRec, wide, {ending}"] == ["Base", "CI", "TSLRec, wide"]
+        assert lines[f"Beauty, SASRec, whole, {ending}"] == ["CI", "Base, whole", "TSLRec, whole"]
+        assert not any("lone" in title for title in lines)
+
+
 def test_cells_without_a_curve_are_left_out(cells: list[CellResult]) -> None:
     bare = [replace(cell, content={k: v for k, v in cell.content.items() if k != "curve"}) for cell in cells[:2]]
     (chart,) = make_section("learning", [*bare, *cells[2:]], RESULTS).charts

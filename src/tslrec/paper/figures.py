@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from tslrec.paper.cells import CellResult
-from tslrec.paper.rows import DATA, Row, by_setting, rows_of, spread
+from tslrec.paper.rows import DATA, Row, by_setting, by_variant, rows_of, spread
 from tslrec.paper.views import Chart, Point, Section, Series, Shown, TableView, digits
 from tslrec.report import PROTOCOLS
 
@@ -22,6 +22,10 @@ def title_of(row: Row) -> str:
     data = row.says("data")
     text = f"{DATA.get(data, data)}, {row.backbone}"
     return text if row.says("preset") == "tuned" else f"{text}, preset {row.says('preset')}"
+
+
+def variant_title(row: Row) -> str:
+    return title_of(row) if row.variant is None else f"{title_of(row)}, {row.variant}"
 
 
 def mean_point(values: Sequence[float], row: Row, detail: str = "") -> Point:
@@ -57,7 +61,7 @@ def figure4(cells: Sequence[CellResult]) -> Section:
         notes = [
             "Intervals: 95 % over items (Wilson), of the mean over seeds. " + "; ".join(map(": ".join, CASES.items()))
         ]
-        labels = [title_of(row) if row.variant is None else f"{title_of(row)}, {row.variant}" for row in rows]
+        labels = [variant_title(row) for row in rows]
         charts.append(Chart("C1, C2 and C3", "share of items", labels, series, number=".3f", notes=notes))
     stability = stability_table(cells)
     return Section(
@@ -86,7 +90,7 @@ def stability_table(cells: Sequence[CellResult]) -> TableView:
         whole = Shown(digits(statistics.fmean(pairs), 3), detail, row.names) if pairs else ""
         clusters = str(row.cells[0].content["config"]["preferences"]["num_clusters"])
         by_seed = spread(alone, row, show=lambda value: digits(value, 3))
-        shown.append([title_of(row), clusters, str(len(row.seeds)), by_seed, whole])
+        shown.append([variant_title(row), clusters, str(len(row.seeds)), by_seed, whole])
     columns = ["", "K", "seeds", "k-means again", "another seed"]
     notes = [
         "Adjusted Rand index, 1 for the same groups and 0 for unrelated ones. k-means again: on the same embeddings by "
@@ -96,10 +100,10 @@ def stability_table(cells: Sequence[CellResult]) -> TableView:
 
 
 def grouped(cells: Sequence[CellResult], field: str, metric: str) -> list[Chart]:
-    """For each data set and backbone, a chart a protocol of a metric of the groups in a field of the cells."""
-    compared = [row for row in rows_of(cells) if row.says("method") in COMPARED and row.variant is None]
+    """For each data set, backbone and variant, a chart a protocol of a metric of the groups in a field of the cells."""
+    compared = [row for row in rows_of(cells) if row.says("method") in COMPARED]
     charts = []
-    for rows in by_setting(compared):
+    for rows in (group for members in by_setting(compared) for group in by_variant(members)):
         if len(rows) < 2:
             continue
         groups = rows[0].cells[0].content[field]
@@ -109,7 +113,7 @@ def grouped(cells: Sequence[CellResult], field: str, metric: str) -> list[Chart]
                 for row in rows
             ]
             labels = [label_of(group) for group in groups]
-            charts.append(Chart(f"{title_of(rows[-1])}, history {title}", f"test {metric}", labels, series))
+            charts.append(Chart(f"{variant_title(rows[-1])}, history {title}", f"test {metric}", labels, series))
     return charts
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tslrec.paper.cells import CellResult
-from tslrec.paper.figures import mean_point, title_of
-from tslrec.paper.rows import Row, by_setting, rows_of
+from tslrec.paper.figures import mean_point, variant_title
+from tslrec.paper.rows import Row, by_setting, by_variant, rows_of
 from tslrec.paper.views import Chart, Point, Section, Series
 
 EPOCHS = (1, 2, 3, 5, 10, 15, 20, 30)
 
 
 def learning(cells: Sequence[CellResult]) -> Section:
-    """The best validation NDCG@10 by epoch, for all methods of each data set and backbone."""
+    """The best validation NDCG@10 by epoch, for all methods of each data set, backbone and variant."""
     with_curve = [cell for cell in cells if cell.content.get("curve")]
-    charts = [learning_chart(rows) for rows in by_setting(rows_of(with_curve)) if len(rows) > 1]
+    groups = [group for rows in by_setting(rows_of(with_curve)) for group in by_variant(rows)]
+    charts = [learning_chart(rows) for rows in groups if len(rows) > 1]
     return Section(
         "learning",
         "Beyond the paper: what a shorter training gives",
@@ -31,7 +32,7 @@ def learning_chart(rows: Sequence[Row]) -> Chart:
     """One line a method."""
     labels = [*map(str, EPOCHS), "end"]
     series = [Series(row.method, [best_point(row, epochs) for epochs in (*EPOCHS, None)]) for row in rows]
-    title = f"{title_of(rows[-1])}, after so many epochs"
+    title = f"{variant_title(rows[-1])}, after so many epochs"
     return Chart(title, "best validation NDCG@10", labels, series, "lines")
 
 

@@ -115,6 +115,18 @@ def by_setting(rows: Iterable[Row]) -> list[list[Row]]:
     return list(groups.values())
 
 
+def by_variant(rows: Sequence[Row]) -> list[list[Row]]:
+    """The methods of each variant, beside the plain Base and CI where it has none: more lines are not told apart."""
+    groups = []
+    for variant in dict.fromkeys(row.variant for row in rows):
+        own = [row for row in rows if row.variant == variant]
+        found = {row.says("method") for row in own}
+        if variant is None or found != {"base"}:
+            rivals = [row for row in rows if row.variant is None and row.says("method") in {"base", "ci"} - found]
+            groups.append([*rivals, *own])
+    return groups
+
+
 def place(row: Row) -> tuple[object, ...]:
     """In the order of the paper's Table 2."""
     models, data, methods = (list(names) for names in (MODELS, DATA, METHODS))
