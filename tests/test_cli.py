@@ -168,7 +168,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 
 def installed_without_checkout(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if only the package were installed: its code is not in a checkout."""
-    monkeypatch.setattr("tslrec.composition.__file__", str(folder / "site-packages" / "tslrec" / "composition.py"))
+    monkeypatch.setattr("tslrec.choices.__file__", str(folder / "site-packages" / "tslrec" / "choices.py"))
 
 
 def test_the_configurations_are_found_in_the_working_directory(

@@ -11,18 +11,21 @@ from typing import Any
 
 import pytest
 
+from tslrec.check import SECTIONS as READ_BY_STAGE
+from tslrec.choices import choice, placed
 from tslrec.cli import main
 from tslrec.config import Config
 from tslrec.errors import UserError
 from tslrec.files import write_json
-from tslrec.summary import READ_BY, READ_BY_ALL, read_results, summarise
+from tslrec.summary import read_results, summarise
 
 UNREAD = {
     *("data", "method", "preset", "seed"),
     *("trainer", "logger", "compare", "fallback_llm", "plan", "artifacts", "cache"),
 }
 """What a run is called by; and what changes no result."""
-SECTIONS = ("preferences", "fusion", "llm", "sft", "knowledge", "e4srec")
+MADE_UP = ("preferences", "fusion", "llm", "sft", "knowledge", "e4srec")
+FIRST = {"model": None, "training": None, **dict.fromkeys(MADE_UP, 1)}
 
 
 def result(seed: int, ndcg: float, *, method: str = "base", model: str = "sasrec", **changes: Any) -> dict[str, Any]:
@@ -32,7 +35,7 @@ def result(seed: int, ndcg: float, *, method: str = "base", model: str = "sasrec
         "training": {"batch_size": 1024, "learning_rate": 1e-3},
         "seed": seed,
         "artifacts": f"elsewhere/{seed}",
-        **{section: {"number": 1} for section in SECTIONS},
+        **{section: {"number": 1} for section in MADE_UP},
     }
     for name, value in changes.items():
         section, key = name.split("__")
@@ -85,26 +88,39 @@ def test_a_setting_that_the_method_does_not_read_makes_no_row() -> None:
     assert len(summarise([result(s, 0.1, method="tslrec", llm__number=s) for s in (0, 1)])) == 2
 
 
-def test_every_section_that_a_method_reads_tells_rows_apart() -> None:
-    for method, sections in READ_BY.items():
-        for section in sections:
-            changes: dict[str, Any] = {f"{section}__number": 2}
-            changed = result(0, 0.1, method=method, **changes)
-            rows = summarise([result(0, 0.1, method=method), changed])
-            assert [row.differs for row in rows] == [f"{section}.number=1", f"{section}.number=2"]
+@pytest.mark.parametrize("method", placed("method"))
+def test_every_section_that_a_method_reads_tells_rows_apart(method: str) -> None:
+    read = {section for stage in choice("method", method)["stages"] for section in READ_BY_STAGE[stage]}
+    for section in read - {"source_model"}:
+        changes: dict[str, Any] = {f"{section}__number": 2}
+        changed = result(0, 0.1, method=method, **changes)
+        rows = summarise([result(0, 0.1, method=method), changed])
+        assert [row.differs for row in rows] == [f"{section}.number={each}" for each in (FIRST[section], 2)]
 
 
 def test_no_section_of_the_configuration_is_forgotten() -> None:
     sections = {each.name for each in fields(Config)}
-    read = {*READ_BY_ALL, *(name for names in READ_BY.values() for name in names)}
-    assert sections - read == UNREAD
+    assert sections - {name for names in READ_BY_STAGE.values() for name in names} == UNREAD
 
 
-def test_a_run_from_before_a_section_was_there_is_a_row_of_its_own() -> None:
-    old = result(0, 0.1, method="tslrec")
+def test_what_is_absent_has_its_default() -> None:
+    old, new = (result(seed, 0.1, method="tslrec") for seed in (0, 1))
     del old["config"]["knowledge"]
-    rows = summarise([old, result(0, 0.1, method="tslrec")])
-    assert [row.differs for row in rows] == ["knowledge.number=None", "knowledge.number=1"]
+    new["config"]["knowledge"] = {"layer": "last", "position": "response"}
+    new["config"]["model"] = {**new["config"]["model"], "num_layers": 2, "_target_": "moved.since"}
+    assert [row.differs for row in summarise([old, new])] == [""]
+    new["config"]["model"]["num_layers"] = 3
+    assert [row.differs for row in summarise([old, new])] == ["model.num_layers=2", "model.num_layers=3"]
+
+
+def test_a_method_that_no_file_here_names_has_rows_like_any_other(
+    record: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = result(0, 0.1, method="mine")
+    own["config"]["method"] = {"name": "mine", "stages": ["backbone", "somebodys_stage"]}
+    root = record(result(0, 0.2), own)
+    main(["report", str(root)])
+    assert "mine" in capsys.readouterr().out
 
 
 def test_methods_stand_in_one_order_and_another_source_is_another_backbone() -> None:

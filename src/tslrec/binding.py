@@ -8,7 +8,31 @@ import typing
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from tslrec.config import OWN_KEYS, differing
 from tslrec.errors import UserError
+
+NO_SETTINGS = frozenset({"_target_", "title", "place"})
+"""Keys of a section on which no result depends."""
+
+
+def find_target(where: str, section: Mapping[str, Any]) -> Callable[..., Any]:
+    """The class or function that a section's `_target_` names.
+
+    Args:
+        where: the section's key, for the message.
+        section: `_target_` and values.
+
+    Raises:
+        UserError: if there is none.
+    """
+    target = section.get("_target_")
+    if not isinstance(target, str) or "." not in target:
+        raise UserError(f"{where}._target_={target}: must be the dotted path of a class or function")
+    module_name, name = target.rsplit(".", 1)
+    try:
+        return typing.cast(Callable[..., Any], getattr(importlib.import_module(module_name), name))
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise UserError(f"{where}._target_={target}: cannot be imported ({error}); correct the path") from error
 
 
 def check_target(
@@ -25,14 +49,7 @@ def check_target(
     Returns:
         The class or function.
     """
-    target = section.get("_target_")
-    if not isinstance(target, str) or "." not in target:
-        raise UserError(f"{where}._target_={target}: must be the dotted path of a class or function")
-    module_name, name = target.rsplit(".", 1)
-    try:
-        found = getattr(importlib.import_module(module_name), name)
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise UserError(f"{where}._target_={target}: cannot be imported ({error}); correct the path") from error
+    found, target = find_target(where, section), section["_target_"]
     parameters = {
         parameter.name: parameter
         for parameter in inspect.signature(found).parameters.values()
@@ -40,7 +57,7 @@ def check_target(
     }
     hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found)
     for key, value in section.items():
-        if key == "_target_" or key in own:
+        if key == "_target_" or key in OWN_KEYS or key in own:
             continue
         if key not in parameters or key in given:
             settable = ", ".join(sorted(parameters.keys() - set(given)))
@@ -50,7 +67,19 @@ def check_target(
     for parameter in parameters.values():
         if parameter.default is parameter.empty and parameter.name not in {*section, *given}:
             raise UserError(f"{where}.{parameter.name}: {target} needs it; set it")
-    return typing.cast(Callable[..., Any], found)
+    return found
+
+
+def target_settings(where: str, section: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a section with a `_target_` determines a result: its name, and what is not at the signature's default.
+
+    The path of the target is left out, since code moves; its last part stays, since a name may be given to another one.
+    """
+    target = find_target(where, section)
+    parameters = inspect.signature(target).parameters
+    defaults = {name: each.default for name, each in parameters.items() if each.default is not each.empty}
+    settings = {name: value for name, value in section.items() if name not in NO_SETTINGS}
+    return {"target": target.__name__, **differing(settings, defaults)}
 
 
 def description(hint: Any) -> str:

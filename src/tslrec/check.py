@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tslrec.binding import check_target
-from tslrec.config import Config
+from tslrec.config import OWN_KEYS, Config
 from tslrec.errors import UserError
 
 STAGES = (
@@ -40,6 +40,19 @@ NEEDS = {
 }
 """What a stage reads from earlier ones; what a fusion needs depends on the fusion."""
 
+SECTIONS: Mapping[str, tuple[str, ...]] = {
+    "backbone": ("model", "source_model", "training"),
+    "preferences": ("preferences",),
+    "sft": ("llm", "sft"),
+    "augment": ("llm", "knowledge"),
+    "own_embeddings": (),
+    "random_projection": ("llm",),
+    "untuned_llm": ("preferences", "llm", "knowledge"),
+    "fusion": ("model", "fusion", "training"),
+    "e4srec": ("llm", "e4srec"),
+}
+"""The sections of the configuration that a stage reads: in them runs of a method can differ."""
+
 MADE_BY = {
     "knowledge_IH": ("augment", "own_embeddings", "random_projection", "untuned_llm"),
     "categories_IK": ("augment",),
@@ -47,7 +60,7 @@ MADE_BY = {
 }
 """Which stages make the arrays that fusions ask for by the name of a parameter; a method has one of each."""
 
-MODEL_KEYS = frozenset({"name", "hidden_size", "padding_row"})
+MODEL_KEYS = frozenset({*OWN_KEYS, "hidden_size", "padding_row"})
 """Keys of a model's configuration that go to the item embedding and to labels, not to the backbone."""
 
 GIVEN_TO_MODEL = frozenset({"item_embedding", "num_users", "max_len"})
@@ -77,7 +90,7 @@ def check(config: Config) -> None:
     if "backbone" in config.method.stages or "fusion" in config.method.stages:
         check_target("model", config.model, given=GIVEN_TO_MODEL, own=MODEL_KEYS)
     if "fusion" in config.method.stages:
-        check_target("fusion", config.fusion, given=GIVEN_TO_FUSION, own={"name"})
+        check_target("fusion", config.fusion, given=GIVEN_TO_FUSION)
         for parameter in fusion_inputs(config.fusion):
             makers = [stage for stage in MADE_BY[parameter] if stage in config.method.stages]
             if not makers:
@@ -217,7 +230,7 @@ def check_catalogue(config: Config, num_items: int) -> None:
 
 def fusion_inputs(fusion: Mapping[str, Any]) -> list[str]:
     """Which of `MADE_BY`'s arrays a fusion asks for."""
-    found = check_target("fusion", fusion, given=GIVEN_TO_FUSION, own={"name"})
+    found = check_target("fusion", fusion, given=GIVEN_TO_FUSION)
     return [name for name in inspect.signature(found).parameters if name in MADE_BY]
 
 

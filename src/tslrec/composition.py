@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from tslrec.choices import CONFIG_NAME, config_folder
 from tslrec.config import Config
-from tslrec.errors import UserError
-
-CONFIG_NAME = "train"
 
 
 def register_schema() -> None:
@@ -30,22 +27,6 @@ def register_schema() -> None:
 def to_config(composed: DictConfig) -> Config:
     """Plain dataclasses, every interpolation resolved."""
     return cast(Config, OmegaConf.to_object(composed))
-
-
-def config_folder() -> Path:
-    """The checkout's `configs`: of the checkout that this code is in, else of the one that is the working directory.
-
-    Raises:
-        UserError: if there is none, as where the package alone was installed.
-    """
-    places = [Path(__file__).resolve().parents[2] / "configs", Path.cwd() / "configs"]
-    for place in places:
-        if (place / f"{CONFIG_NAME}.yaml").is_file():
-            return place
-    raise UserError(
-        f"{' and '.join(str(place) for place in places)}: no {CONFIG_NAME}.yaml there; run this in the project's "
-        "checkout, or install it from there with `pip install --editable .`"
-    )
 
 
 def compose_overrides(overrides: Sequence[str]) -> Config:

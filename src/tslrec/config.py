@@ -6,18 +6,52 @@ their schema; `tslrec.check` binds them before any work.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from typing import Any, get_type_hints
 
 from omegaconf import MISSING
+
+OWN_KEYS = frozenset({"name", "title", "place"})
+"""Keys of a section with a `_target_` that are no parameters: its name, and how tables call and order it."""
+
+
+def differing(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of `values` that are not in `defaults`, nested mappings entry by entry."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        default = defaults.get(name, MISSING)
+        if isinstance(value, Mapping) and isinstance(default, Mapping):
+            if nested := differing(value, default):
+                found[name] = nested
+        elif value != default:
+            found[name] = value
+    return found
+
+
+def non_defaults(section: Any) -> dict[str, Any]:
+    """The settings of a section (a dataclass) that are not at their default.
+
+    Keys of results are made of these alone, so a setting that is added later leaves them as they are.
+    """
+    return differing(asdict(section), asdict(type(section)()))
 
 
 @dataclass
 class MethodConfig:
-    """A method is a list of stages and (through `override /fusion`) a choice of fusion."""
+    """A method is a list of stages and (through `override /fusion`) a choice of fusion.
+
+    Attributes:
+        name: what tables of files call it.
+        stages: in order; see `STAGES`.
+        title: what tables for people call it; null: its name.
+        place: its place in tables, lower first; equal ones by name.
+    """
 
     name: str = MISSING
     stages: list[str] = MISSING
+    title: str | None = None
+    place: int = 1000
 
 
 @dataclass
@@ -34,7 +68,8 @@ class DataConfig:
 
     Attributes:
         name: what tables call it.
-        title: its name in the paper's Table 1.
+        title: what tables for people call it.
+        place: its place in tables, lower first.
         reader: `_target_` of one function of `tslrec.sources` and its options.
         path: the raw file; null looks into the cache and downloads.
         download: the public file, pinned by its sha256.
@@ -45,6 +80,7 @@ class DataConfig:
     title: str = MISSING
     reader: dict[str, Any] = MISSING
     path: str | None = None
+    place: int = 1000
     download: DownloadConfig = field(default_factory=DownloadConfig)
     min_user_interactions: int = 0
     min_item_interactions: int = 0
@@ -292,3 +328,9 @@ class Config:
     plan: bool = False
     artifacts: str = "artifacts"
     cache: str = MISSING
+
+
+def section_defaults(name: str) -> dict[str, Any] | None:
+    """The defaults of a section of the configuration; None of one that a `_target_` or no dataclass describes."""
+    kind = get_type_hints(Config).get(name)
+    return asdict(kind()) if is_dataclass(kind) and isinstance(kind, type) else None

@@ -43,7 +43,7 @@ def ingest(data: DataConfig, cache: Path) -> Interactions:
 def read_raw(data: DataConfig, cache: Path) -> tuple[RawInteractions, str]:
     """The interactions as the file has them, and what messages call their place."""
     reader = get_method(data.reader["_target_"])
-    options = {key: value for key, value in data.reader.items() if key != "_target_"}
+    options = {key: value for key, value in data.reader.items() if key not in ("_target_", "name")}
     where = f"data={data.name}"
     if "path" in inspect.signature(reader).parameters:
         path = locate(data, cache)

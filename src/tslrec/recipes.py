@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tslrec.artifacts import KEY_LENGTH, Recipe
+from tslrec.binding import target_settings
 from tslrec.check import fusion_inputs, maker_of
-from tslrec.config import Config
+from tslrec.config import Config, non_defaults
 from tslrec.llm.prompt import INSTRUCTION, RESPONSE
 from tslrec.llm.shape import shape_of
 
@@ -46,7 +47,7 @@ def data_recipe(config: Config, raw_sha256: str | None) -> Recipe:
         label=data.name,
         config={
             "name": data.name,
-            "reader": data.reader,
+            "reader": target_settings("data.reader", data.reader),
             "sha256": raw_sha256,
             "min_user_interactions": data.min_user_interactions,
             "min_item_interactions": data.min_item_interactions,
@@ -101,21 +102,21 @@ def stage_recipe(
 
 def stage_settings(config: Config, stage: str, llm_identity: Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
     """The part of the configuration that a stage's result depends on, and a label for its folder."""
-    trained = {"training": asdict(config.training), "precision": config.trainer.precision}
+    trained = {"training": non_defaults(config.training), "precision": config.trainer.precision}
     model = str(config.model["name"])
-    llm = {name: value for name, value in asdict(config.llm).items() if name not in LLM_UNREAD}
+    llm = {name: value for name, value in non_defaults(config.llm).items() if name not in LLM_UNREAD}
     language = {"llm": llm, "weights": llm_identity, "precision": config.trainer.llm_precision}
     unread = {"augment_batch_size", "augment_shard_size"}
     if config.sft.held_back == 0:
         unread |= {"patience", "eval_batch_size"}
-    sft = {name: value for name, value in asdict(config.sft).items() if name not in unread}
+    sft = {name: value for name, value in non_defaults(config.sft).items() if name not in unread}
     prompt = {"prompt": [INSTRUCTION, RESPONSE]}
-    knowledge = {"knowledge": asdict(config.knowledge)}
+    knowledge = {"knowledge": non_defaults(config.knowledge)}
     match stage:
         case "backbone":
-            return {"model": config.model, **trained}, model
+            return {"model": target_settings("model", config.model), **trained}, model
         case "preferences":
-            return {"preferences": asdict(config.preferences)}, f"{model}-k{config.preferences.num_clusters}"
+            return {"preferences": non_defaults(config.preferences)}, f"{model}-k{config.preferences.num_clusters}"
         case "sft":
             window = {"max_len": config.training.max_len}
             return {**language, **prompt, **window, "sft": sft}, f"{model}-{config.llm.name}"
@@ -133,11 +134,16 @@ def stage_settings(config: Config, stage: str, llm_identity: Mapping[str, Any] |
             # Its LoRA is its own.
             its_llm = {name: value for name, value in llm.items() if name != "lora"}
             chosen = {"max_len": config.training.max_len, "selection": config.training.selection}
-            return {**language, "llm": its_llm, **chosen, "e4srec": asdict(config.e4srec)}, f"{model}-{config.llm.name}"
+            return {
+                **language,
+                "llm": its_llm,
+                **chosen,
+                "e4srec": non_defaults(config.e4srec),
+            }, f"{model}-{config.llm.name}"
         case "fusion":
             return {
-                "model": config.model,
-                "fusion": config.fusion,
+                "model": target_settings("model", config.model),
+                "fusion": target_settings("fusion", config.fusion),
                 **trained,
             }, f"{model}-{config.fusion['name']}"
         case _:

@@ -11,20 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from tslrec.artifacts import Artifact
+from tslrec.choices import choice_title
 from tslrec.recipes import run_key
 
 METRICS = ("HR@5", "HR@10", "NDCG@5", "NDCG@10")
 PROTOCOLS = {"masked": "masked", "unmasked": "not masked"}
-TITLES = {
-    "base": "Base",
-    "ci": "CI",
-    "tslrec": "TSLRec",
-    "ablation_random_projection": "Projection",
-    "ablation_untuned_llm": "No SFT",
-    "ablation_unpretrained_llm": "No text",
-    "ablation_own_embeddings": "Own",
-    "e4srec": "E4SRec",
-}
 
 
 @dataclass(frozen=True)
@@ -107,7 +98,7 @@ def ranking_table(results: Sequence[MethodResult]) -> Table:
         for position, result in enumerate(results):
             values = [f"{result.metrics[f'test/{protocol}/{name}']:.4f}" for name in METRICS]
             best = f"{result.metrics['best_epoch'] + 1} of {result.metrics['epochs']}"
-            table.add_row(title if position == 0 else "", TITLES.get(result.method, result.method), *values, best)
+            table.add_row(title if position == 0 else "", choice_title("method", result.method), *values, best)
         table.add_section()
     return table
 

@@ -9,32 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tslrec.check import SECTIONS
+from tslrec.choices import choice, choice_place
+from tslrec.config import section_defaults
 from tslrec.errors import UserError
 
-METHODS = (
-    "base",
-    "ci",
-    "tslrec",
-    "ablation_random_projection",
-    "ablation_untuned_llm",
-    "ablation_unpretrained_llm",
-    "ablation_own_embeddings",
-    "e4srec",
-)
 Names = tuple[str, str, str, str]
 """Data set, backbone, preset, method."""
-READ_BY_ALL = ("model", "source_model", "training")
-READ_BY: Mapping[str, tuple[str, ...]] = {
-    "base": (),
-    "ci": ("preferences", "fusion"),
-    "tslrec": ("preferences", "fusion", "llm", "sft", "knowledge"),
-    "ablation_random_projection": ("fusion", "llm"),
-    "ablation_untuned_llm": ("preferences", "fusion", "llm", "knowledge"),
-    "ablation_unpretrained_llm": ("preferences", "fusion", "llm", "sft", "knowledge"),
-    "ablation_own_embeddings": ("fusion",),
-    "e4srec": ("llm", "e4srec"),
-}
-"""The sections of the configuration that say what a method does, beside those of `READ_BY_ALL`."""
+REMOVED_SETTINGS: Mapping[str, Any] = {}
+"""Settings that are no more, by their key, with the value that everything is computed by now.
+
+A recorded result that had this value is of the same settings as one from today.
+"""
+NO_DIFFERENCE = frozenset({"_target_", "title", "place"})
+"""Last parts of keys in which results may differ and be of the same settings."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +69,7 @@ def summarise(results: Iterable[Mapping[str, Any]]) -> list[Row]:
         seeds = groups.setdefault(names_of(result), {}).setdefault(json.dumps(setting(result)), {})
         seeds[int(result["seed"])] = result["metrics"]
     rows = []
-    for names, settings in sorted(groups.items(), key=lambda item: (item[0][:3], METHODS.index(item[0][3]))):
+    for names, settings in sorted(groups.items(), key=lambda item: (item[0][:3], choice_place("method", item[0][3]))):
         flat = {text: json.loads(text) for text in settings}
         for text, seeds in settings.items():
             ordered = sorted(seeds)
@@ -126,14 +114,36 @@ def names_of(result: Mapping[str, Any]) -> Names:
 
 
 def setting(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a run's configuration that its method reads, flat: `training.batch_size` and the like.
+    """The part of a run's configuration that its stages read, flat: `training.batch_size` and the like.
 
-    A section that is younger than the run has no settings there.
+    A setting that is younger than the run has its default there.
     """
     config = result["config"]
-    sections = {name: config[name] for name in READ_BY_ALL}
-    sections |= {name: config[name] for name in READ_BY[result["method"]] if name in config}
-    return dict(flatten(sections))
+    stages = config["method"]["stages"] if "method" in config else choice("method", result["method"])["stages"]
+    read = dict.fromkeys(name for stage in stages for name in SECTIONS.get(stage, tuple(config)))
+    sections = {name: with_defaults(name, config.get(name, section_defaults(name))) for name in read}
+    return {
+        key: value
+        for key, value in flatten(sections)
+        if key.split(".")[-1] not in NO_DIFFERENCE and not (key in REMOVED_SETTINGS and value == REMOVED_SETTINGS[key])
+    }
+
+
+def with_defaults(name: str, section: Any) -> Any:
+    """A recorded section, what is absent filled in: from its dataclass, or from the YAML file of its choice."""
+    if not isinstance(section, Mapping):
+        return section
+    defaults = section_defaults(name)
+    return filled(section, choice(name, str(section.get("name"))) if defaults is None else defaults)
+
+
+def filled(section: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(defaults)
+    for name, value in section.items():
+        if isinstance(value, Mapping) and isinstance(default := defaults.get(name), Mapping):
+            value = filled(value, default)
+        found[name] = value
+    return found
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

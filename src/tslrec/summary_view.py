@@ -10,8 +10,9 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
+from tslrec.choices import choice_title
 from tslrec.config import MONITORED
-from tslrec.report import METRICS, PROTOCOLS, TITLES
+from tslrec.report import METRICS, PROTOCOLS
 from tslrec.summary import Row
 
 Part = Literal["test", "validation"]
@@ -58,7 +59,7 @@ def table_of(rows: Sequence[Row], protocol: str, part: Part, marks: Mapping[str,
         table.add_column(heading, justify="right", no_wrap=True, min_width=11)
     for row in rows:
         values = [value_of(row, metric) for metric in columns.values()]
-        name = TITLES.get(row.method, row.method)
+        name = choice_title("method", row.method)
         table.add_row(name, marks.get(row.differs, ""), str(len(row.seeds)), *values)
     return table
 

@@ -135,7 +135,7 @@ def test_figure_3_is_of_what_was_measured_and_spent(cells: list[CellResult]) -> 
 def test_what_the_language_model_would_do_is_counted_from_the_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tslrec.paper.figure3.DATA", {"synthetic": "Synthetic"})
+    monkeypatch.setattr("tslrec.paper.figure3.placed", lambda group: ["synthetic"])
     monkeypatch.setenv("TSLREC_CACHE", str(tmp_path / "cache"))
     count(tmp_path / "figure3.json")
     section = make_section("figure3", [], tmp_path)

@@ -103,7 +103,7 @@ class Earlier:
         verify(self.folder, self.manifest)
         self.store = KnowledgeStore.open(self.folder)
         settings = dict(self.manifest["config"]["llm"])
-        self.llm = LLMConfig(**{**settings, "lora": LoraConfig(**settings["lora"])})
+        self.llm = LLMConfig(**{**settings, "lora": LoraConfig(**settings.get("lora", {}))})
         self.source: ResolvedSource = resolve(self.llm, cache)
         self.sft = self.input_folder("sft")
         centroids_KD = FileTable(self.input_folder("preferences") / "preferences.safetensors", "centroids")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 
+from tslrec.choices import choice_place, choice_title
 from tslrec.paper.cells import CellResult
 from tslrec.paper.figure3 import read
 from tslrec.paper.figures import CASES, by_group, title_of
-from tslrec.paper.rows import DATA, MODELS, Row, common_seeds, rows_of
+from tslrec.paper.rows import Row, common_seeds, rows_of
 from tslrec.paper.significance import LEVEL, Comparison, holm
 from tslrec.paper.tables import PAPER, PaperFigures, compared, probability, rivals
 from tslrec.paper.views import Section, Shown, TableView, digits
@@ -60,7 +60,9 @@ def claims(cells: Sequence[CellResult], results: Path, paper: PaperFigures) -> S
     tables[-1] = replace(tables[-1], notes=TESTS)
     others = [*cost_lines(results), *category_lines(rows), *activity_lines(rows)]
     tables.append(TableView("The other claims", ("claim", "where", "verdict", "measured"), others))
-    missing = [f"{DATA[data]} with {MODELS[model]}" for data, model in unmeasured(rows)]
+    missing = [
+        f"{choice_title('data', data)} with {choice_title('model', model)}" for data, model in unmeasured(rows, paper)
+    ]
     return Section(
         "claims",
         "The paper's claims",
@@ -137,14 +139,16 @@ def verdict(found: Comparison, bootstrap: float) -> str:
     return HOLDS if len(passed) == 2 else f"{FAILS}: by the {passed[0]} alone"
 
 
-def unmeasured(rows: Sequence[Row]) -> list[tuple[str, str]]:
+def unmeasured(rows: Sequence[Row], paper: PaperFigures) -> list[tuple[str, str]]:
     """The paper's data sets and backbones of which TSLRec and a rival have no seed in common."""
     seen = {
         (row.says("data"), row.says("model"))
         for row in rows
         if row.says("method") == "tslrec" and row.is_plain and rivals(row, rows)
     }
-    return [case for case in product(DATA, MODELS) if case not in seen]
+    published = {(data, model) for data, model, _ in paper.table2 if model is not None}
+    order = sorted(published, key=lambda case: (choice_place("data", case[0]), choice_place("model", case[1])))
+    return [case for case in order if case not in seen]
 
 
 def cost_lines(results: Path) -> Iterator[list[Shown | str]]:
@@ -170,7 +174,7 @@ def cost_lines(results: Path) -> Iterator[list[Shown | str]]:
                     "counted for Llama-2-13B, both with the prompt shared; not run",
                     ("results/figure3.json",),
                 )
-                where = f"{DATA.get(data, data)}, operations"
+                where = f"{choice_title('data', data)}, operations"
                 yield [text, where, HOLDS if flops[0] < flops[1] else FAILS, shown]
 
 

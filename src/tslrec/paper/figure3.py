@@ -8,10 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tslrec.choices import choice_title, placed
 from tslrec.errors import UserError
 from tslrec.files import write_json
 from tslrec.paper.cells import CellResult
-from tslrec.paper.rows import DATA, rows_of
+from tslrec.paper.rows import rows_of
 from tslrec.paper.views import Chart, Point, Section, Series, Shown, TableView
 
 LLMS = {"smollm2_135m": "SmolLM2-135M", "llama2_13b": "Llama-2-13B"}
@@ -33,7 +34,7 @@ def count(path: Path) -> None:
     from tslrec.planning import plan_of
 
     plans: dict[str, Any] = {}
-    for data in DATA:
+    for data in placed("data"):
         for llm in LLMS:
             plan = plan_of(compose_overrides([f"data={data}", "model=sasrec", "preset=tuned", f"llm={llm}"]))
             works = {name: {way: asdict(work) for way, work in getattr(plan, name).items()} for name in PHASES}
@@ -101,7 +102,7 @@ def work_chart(plans: dict[str, Any], source: str) -> Chart:
         )
         for phase, title in PHASES.items()
     ]
-    labels = [DATA.get(data, data) for data in plans]
+    labels = [choice_title("data", data) for data in plans]
     notes = ["An epoch of each training, counted from the data and the model's sizes, the prompt shared; not run."]
     return Chart("Llama-2-13B", "PFLOP", labels, series, scale="log", number=",.1f", notes=notes)
 
@@ -111,7 +112,7 @@ def work_table(plans: dict[str, Any], source: str) -> TableView:
     rows: list[list[Shown | str]] = []
     for data, by_llm in plans.items():
         for phase, title in PHASES.items():
-            line: list[Shown | str] = [DATA.get(data, data), title]
+            line: list[Shown | str] = [choice_title("data", data), title]
             tokens = by_llm["llama2_13b"][phase]["shared"]["tokens"]
             line += [Shown(f"{tokens[name]:,}", cells=(source,)) for name in ("examples", "needed")]
             line += [Shown(f"{by_llm[llm][phase]['shared']['flops'] / 1e15:,.3g}", cells=(source,)) for llm in LLMS]
@@ -134,11 +135,10 @@ def spent_table(cells: Sequence[CellResult]) -> TableView:
             for stage in ("sft", "augment", "untuned_llm", "e4srec"):
                 if (facts := cell.content["stages"].get(stage)) is None:
                     continue
-                data = row.says("data")
                 where = (cell.name,)
                 rows.append(
                     [
-                        f"{DATA.get(data, data)}, {row.backbone}, {row.method}, seed {cell.seed}",
+                        f"{row.data}, {row.backbone}, {row.method}, seed {cell.seed}",
                         stage,
                         Shown(f"{facts['wall_seconds']:,.0f}", facts["machine"]["processor"], where),
                         Shown(f"{facts['peak_memory_gib']:.2f}", cells=where),

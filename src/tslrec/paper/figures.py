@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from tslrec.paper.cells import CellResult
-from tslrec.paper.rows import DATA, Row, by_setting, by_variant, rows_of, spread
+from tslrec.paper.rows import Row, by_setting, by_variant, rows_of, spread
 from tslrec.paper.views import Chart, Point, Section, Series, Shown, TableView, digits
 from tslrec.report import PROTOCOLS
 
@@ -19,8 +19,7 @@ NORMAL = 1.959964
 
 
 def title_of(row: Row) -> str:
-    data = row.says("data")
-    text = f"{DATA.get(data, data)}, {row.backbone}"
+    text = f"{row.data}, {row.backbone}"
     return text if row.says("preset") == "tuned" else f"{text}, preset {row.says('preset')}"
 
 

@@ -10,15 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tslrec.choices import choice_place, choice_title, placed
 from tslrec.paper.cells import CellResult
 from tslrec.paper.groups import gains
 from tslrec.paper.views import Shown, digits
-from tslrec.report import TITLES
-from tslrec.summary import METHODS, setting
+from tslrec.summary import setting
 
-MODELS = {"gru4rec": "GRU4Rec", "caser": "Caser", "sasrec": "SASRec", "fmlp": "FMLP-Rec"}
-DATA = {"beauty": "Beauty", "ml1m": "MovieLens-1M", "yelp": "Yelp"}
-ABLATIONS = tuple(name for name in METHODS if name.startswith("ablation_"))
+ABLATIONS = tuple(name for name in placed("method") if name.startswith("ablation_"))
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,13 @@ class Row:
     def backbone(self) -> str:
         """The backbone's name, with that of stage 1 where it is another."""
         model, source = self.says("model"), self.says("source_model")
-        own = MODELS.get(model, model)
-        return own if model == source else f"{own} from {MODELS.get(source, source)}"
+        own = choice_title("model", model)
+        return own if model == source else f"{own} from {choice_title('model', source)}"
+
+    @property
+    def data(self) -> str:
+        """The data set's title."""
+        return choice_title("data", self.says("data"))
 
     @property
     def variant(self) -> str | None:
@@ -55,8 +58,8 @@ class Row:
     @property
     def method(self) -> str:
         """The method's title, with the variant's name where it is one."""
-        title = TITLES.get(self.says("method"), self.says("method"))
-        return title if self.variant is None else f"{title}, {self.variant}"
+        own = choice_title("method", self.says("method"))
+        return own if self.variant is None else f"{own}, {self.variant}"
 
     @property
     def is_plain(self) -> bool:
@@ -129,20 +132,15 @@ def by_variant(rows: Sequence[Row]) -> list[list[Row]]:
 
 def place(row: Row) -> tuple[object, ...]:
     """In the order of the paper's Table 2."""
-    models, data, methods = (list(names) for names in (MODELS, DATA, METHODS))
     return (
-        index(data, row.says("data")),
+        choice_place("data", row.says("data")),
         row.says("preset") != "tuned",
         row.says("preset"),
-        index(models, row.says("model")),
+        choice_place("model", row.says("model")),
         row.says("model") != row.says("source_model"),
-        index(methods, row.says("method")),
+        choice_place("method", row.says("method")),
         row.variant or "",
     )
-
-
-def index(names: Sequence[str], name: str) -> tuple[int, str]:
-    return (names.index(name) if name in names else len(names), name)
 
 
 def common_seeds(one: Row, other: Row) -> list[int]:

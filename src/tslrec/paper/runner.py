@@ -18,7 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tslrec.composition import compose_overrides, config_folder
+from tslrec.choices import config_folder
+from tslrec.composition import compose_overrides
 from tslrec.errors import StoppedError, UserError
 from tslrec.paper.cells import CellResult, read_cell
 from tslrec.paper.grid import Cell

@@ -10,12 +10,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from tslrec.choices import choice_place, choice_title
 from tslrec.errors import UserError
 from tslrec.paper.cells import CellResult
-from tslrec.paper.rows import ABLATIONS, DATA, MODELS, Row, by_setting, common_seeds, rows_of
+from tslrec.paper.rows import ABLATIONS, Row, by_setting, common_seeds, rows_of
 from tslrec.paper.significance import LEVEL, Comparison, arithmetic, compare, holm
 from tslrec.paper.views import Section, Shown, TableView, digits
-from tslrec.report import METRICS, PROTOCOLS, TITLES
+from tslrec.report import METRICS, PROTOCOLS
 
 PRINTED = 5e-5
 """By how much a printed number of four digits may be off."""
@@ -81,14 +82,16 @@ def table1(cells: Sequence[CellResult], paper: PaperFigures) -> Section:
     seen: dict[str, CellResult] = {}
     for cell in cells:
         seen.setdefault(str(cell.content["data"]), cell)
-    for data in sorted(seen, key=lambda name: (list(DATA).index(name) if name in DATA else len(DATA), name)):
+    for data in sorted(seen, key=lambda name: choice_place("data", name)):
         cell = seen[data]
         ours, theirs = cell.content["statistics"], paper.table1.get(data)
-        rows.append([DATA.get(data, data), "here", *(Shown(text, cells=(cell.name,)) for text in statistics_of(ours))])
+        rows.append(
+            [choice_title("data", data), "here", *(Shown(text, cells=(cell.name,)) for text in statistics_of(ours))]
+        )
         if theirs is not None:
             rows.append(["", "paper", *statistics_of(theirs)])
     columns = ("data set", "", "users", "items", "interactions", "density", "average length")
-    wanting = ", ".join(title for name, title in DATA.items() if name not in seen)
+    wanting = ", ".join(choice_title("data", name) for name in paper.table1 if name not in seen)
     return Section(
         "table1",
         "Table 1: the data sets",
@@ -111,7 +114,7 @@ def table2(cells: Sequence[CellResult], paper: PaperFigures) -> Section:
         for preset in dict.fromkeys(row.says("preset") for row in rows):
             mine = [row for row in rows if row.says("preset") == preset]
             for data, block in groupby(mine, key=lambda row: row.says("data")):
-                title = f"{DATA.get(data, data)}, history {PROTOCOLS[protocol]}, preset {preset}"
+                title = f"{choice_title('data', data)}, history {PROTOCOLS[protocol]}, preset {preset}"
                 tables.append(results_table(list(block), protocol, title, paper))
             pairs = [(row, rival) for row in mine if row.says("method") == "tslrec" for rival in rivals(row, mine)]
             if pairs:
@@ -134,9 +137,9 @@ def papers_table(paper: PaperFigures) -> TableView:
     rows: list[list[Shown | str]] = []
     for (data, model, method), values in paper.table2.items():
         names = [
-            DATA.get(data, data),
-            MODELS.get(model or "", model or ""),
-            TITLES.get(method, PAPERS.get(method, method)),
+            choice_title("data", data),
+            choice_title("model", model or ""),
+            PAPERS.get(method) or choice_title("method", method),
         ]
         rows.append([*names, *(Shown(digits(value), cells=(PAPER,)) for value in values), check(values, PRINTED)])
     notes = [f"{paper.source} fits: as above, as far as four digits tell."]
@@ -206,7 +209,7 @@ def comparison_table(pairs: Sequence[tuple[Row, Row]], protocol: str, metrics: S
         interval = f"({digits(each.low)} … {digits(each.high)})"
         shown.append(
             [
-                DATA.get(row.says("data"), row.says("data")),
+                row.data,
                 row.backbone,
                 f"{row.method} − {rival.method}",
                 metric,
@@ -259,7 +262,7 @@ def ablations(cells: Sequence[CellResult]) -> Section:
             if not any(row.says("method") in ABLATIONS for row in rows):
                 continue
             first = rows[-1]
-            data = DATA.get(first.says("data"), first.says("data"))
+            data = first.data
             title = f"{data}, {first.backbone}, history {PROTOCOLS[protocol]}, preset {first.says('preset')}"
             tables.append(results_table(rows, protocol, title))
             whole = [row for row in rows if row.says("method") == "tslrec"]
