@@ -1,16 +1,19 @@
 # make run    the main job on the embedded default      make test   ruff, mypy and pytest
-# make setup  only the environment, in .venv            make lint   ruff and mypy alone
+# make test-fast  the tests that take no whole runs: most faults in at most two minutes on two idle cores
+# make setup  only the environment, in .venv            make lint   ruff, mypy and the import contracts alone
 # make test-cluster  sweeps through a real SLURM of one node, where slurm-wlm and munge are installed
 # make bench  the backbones beside RecBole's (BENCH='--side tslrec' and the like: see benchmarks/backbones.py --help)
 # make paper  the runs behind the paper's tables and figures that are missing (PAPER='--jobs 4', see `tslrec paper --help`)
 # make report  report.html, the page with these tables and figures, opened
+# make bench-startup  how soon --help and a typo are answered
 # make bench-llm  the language model's stages, with and without the shared prompt
 # make bench-knowledge  a million items augmented by two processes that are killed once
 # make bench-sweep  24 runs through SLURM, with and without sharing their stages
+# make bench-shared-cores  a training step alone and beside another busy process (BENCH='--record': keep the figures)
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run setup test test-cluster lint paper report bench bench-llm bench-sweep bench-knowledge clean
+.PHONY: run setup test test-fast test-cluster lint paper report bench bench-startup bench-llm bench-sweep bench-knowledge bench-shared-cores clean
 
 run: .venv/.installed .venv/.weights
 	$(BIN)/python train.py experiment=quickstart
@@ -20,12 +23,16 @@ setup: .venv/.installed .venv/.weights
 test: .venv/.tested .venv/.weights lint
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --ignore=tests/slurm
 
+test-fast: .venv/.tested
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 -m 'not slow' --ignore=tests/slurm --ignore=tests/end_to_end
+
 test-cluster: .venv/.tested
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -rs tests/slurm
 
 lint: .venv/.tested
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 paper: .venv/.installed .venv/.weights
 	$(BIN)/tslrec paper $(PAPER)
@@ -36,6 +43,9 @@ report: .venv/.installed
 bench: .venv/.installed .venv-recbole/.installed
 	$(BIN)/python benchmarks/backbones.py $(BENCH)
 
+bench-startup: .venv/.installed
+	$(BIN)/python benchmarks/startup.py $(BENCH)
+
 bench-llm: .venv/.installed .venv/.weights
 	$(BIN)/python benchmarks/llm.py $(BENCH)
 
@@ -44,6 +54,9 @@ bench-sweep: .venv/.installed
 
 bench-knowledge: .venv/.installed
 	$(BIN)/python benchmarks/knowledge.py $(BENCH)
+
+bench-shared-cores: .venv/.installed
+	$(BIN)/python benchmarks/shared_cores.py $(BENCH)
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -26,8 +26,8 @@ from typing import Any
 from atomic_files import LAYOUTS, write_atomic
 from cases import CASES, SIZES, Case
 from report import Records, figures, of_rounds, tables
-from tslrec.errors import UserError
-from tslrec.files import write_json
+from tslrec.system.errors import UserError
+from tslrec.system.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE = ROOT / "benchmarks"
@@ -108,7 +108,7 @@ def data_file(data: str, given: Path | None) -> Path:
     from omegaconf import OmegaConf
 
     from tslrec.config import DataConfig
-    from tslrec.sources.download import locate
+    from tslrec.data.download import locate
 
     config = OmegaConf.to_container(OmegaConf.load(ROOT / "configs" / "data" / f"{data}.yaml"))
     assert isinstance(config, dict)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tslrec.interactions import IdMap, Interactions
+from tslrec.data.interactions import IdMap, Interactions
 
 USERS, ITEMS = 5_000, 3_000
 MIN_LENGTH, MEAN_LENGTH = 5, 9.0

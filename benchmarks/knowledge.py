@@ -28,13 +28,13 @@ from pathlib import Path
 from typing import Any
 
 from knowledge_inputs import configuration, prepare
-from tslrec import ranks
-from tslrec.allocator import keep_freed_memory, use_large_pages
-from tslrec.artifacts import ArtifactStore
-from tslrec.entry import entry
-from tslrec.errors import UserError
-from tslrec.files import write_json
-from tslrec.measuring import Meter, peak_memory_gib
+from tslrec.pipeline.artifacts import ArtifactStore
+from tslrec.system import processes
+from tslrec.system.errors import UserError
+from tslrec.system.exits import run_program
+from tslrec.system.files import write_json
+from tslrec.system.memory import keep_freed_memory, use_large_pages
+from tslrec.system.meter import Meter, peak_memory_gib
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 OUT = CHECKOUT / "results" / "bench" / "knowledge.json"
@@ -48,26 +48,24 @@ FEWEST, MOST = 0.2, 0.8
 
 def run_stages(folder: Path) -> None:
     """One process of the job: the method's stages as the pipeline runs them, of which only the last is not there."""
-    from rich.console import Console
+    from tslrec.llm.weights_source import resolve
+    from tslrec.pipeline.method_run import MethodRun
+    from tslrec.pipeline.run import ingest_data
 
-    from tslrec.llm.source import resolve
-    from tslrec.method_run import MethodRun
-    from tslrec.pipeline import ingest_data
-
-    job, first = ranks.join_job(), ranks.is_first()
+    job, first = processes.join_job(), processes.is_rank_zero()
     if not first:
-        ranks.fall_silent()
+        processes.mute_rank()
     config = configuration(folder)
     store = ArtifactStore(folder / "artifacts", job, first)
     data, interactions = ingest_data(config, store)
     source = resolve(config.llm, Path(config.cache))
-    MethodRun(config, config, store, data, interactions, source, Console(quiet=not first)).run()
+    MethodRun(config, config, store, data, interactions, source).run()
 
 
 def read_store(folder: Path) -> None:
     """The fusion's item embedding over the finished store, and the peak of the process that builds it."""
-    from tslrec.fusions.gate import GatedFusion
     from tslrec.knowledge.store import KnowledgeStore
+    from tslrec.models.fusions.gate import GatedFusion
 
     store = KnowledgeStore.open(folder)
     fusion = GatedFusion(store.num_items, 64, knowledge_IH=store.table())
@@ -227,9 +225,10 @@ def differing(store: Path, folder: Path, *, draw: random.Random) -> tuple[int, i
     import torch
 
     from tslrec.knowledge.store import CATEGORIES, KnowledgeStore
-    from tslrec.llm.adapter_files import item_embeddings, load_trained
-    from tslrec.llm.source import resolve
-    from tslrec.stages.augment import augment
+    from tslrec.llm.weights_source import resolve
+    from tslrec.stages.outputs import item_embeddings
+    from tslrec.stages.sft.loading import load_trained
+    from tslrec.stages.shard_filling import augment
 
     config = configuration(folder)
     found = KnowledgeStore.open(store)
@@ -292,4 +291,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    entry(lambda: main(sys.argv[1:]))
+    run_program(lambda: main(sys.argv[1:]))

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tslrec.artifacts import Artifact, ArtifactStore
-from tslrec.check import check
-from tslrec.composition import compose_overrides
 from tslrec.config import Config
-from tslrec.measuring import Meter
-from tslrec.recipes import stage_recipe
+from tslrec.pipeline.artifacts import Artifact, ArtifactStore
+from tslrec.pipeline.check import check
+from tslrec.pipeline.composition import compose_overrides
+from tslrec.pipeline.recipes import stage_recipe
+from tslrec.stages.registry import find_stage
+from tslrec.system.meter import Meter
 
 STAGES = ["backbone", "preferences", "sft", "augment"]
 INTERACTIONS_PER_ITEM, ITEMS_PER_USER = 2, 2
@@ -42,9 +43,10 @@ def prepare(folder: Path, *, num_items: int, seed: int) -> None:
     from safetensors.numpy import save_file
 
     from scale import market
-    from tslrec.llm.adapter_files import new_model, save_trained
-    from tslrec.llm.source import resolve
-    from tslrec.pipeline import ingest_data
+    from tslrec.llm.adapter import save_trained
+    from tslrec.llm.weights_source import resolve
+    from tslrec.pipeline.run import ingest_data
+    from tslrec.stages.sft.loading import new_model
 
     num_interactions = INTERACTIONS_PER_ITEM * num_items
     market(
@@ -97,8 +99,7 @@ def produce(
     compute: Callable[[Path], dict[str, Any]],
 ) -> Artifact:
     """Publishes generated files as a stage's result."""
-    from importlib import import_module
-
-    version = import_module(f"tslrec.stages.{stage}").VERSION
-    recipe = stage_recipe(config, stage, version=version, keys=keys, llm_identity=identity)
+    declared = find_stage(stage)
+    assert declared is not None
+    recipe = stage_recipe(config, declared, keys=keys, llm_identity=identity)
     return store.produce(recipe, compute, Meter().facts)

@@ -62,7 +62,7 @@ def main(words: Sequence[str]) -> None:
         lines += figures(task, measure(task), gflops)
         for name, value, unit in lines[-LINES_PER_TASK:]:
             print(name, f"{value:g}", unit, flush=True)
-    from tslrec.files import write_json
+    from tslrec.system.files import write_json
 
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     write_json(RESULTS, {"figures": {name: {"value": value, "unit": unit} for name, value, unit in lines}})
@@ -76,15 +76,16 @@ def tasks(llm_name: str, file: Path | None, count: int) -> list[Task]:
 
     from backbones import data_file
     from side_tslrec import load_file
-    from tslrec.allocator import keep_freed_memory, use_large_pages
-    from tslrec.composition import compose_overrides
-    from tslrec.llm.adapter_files import new_e4srec, new_model
-    from tslrec.llm.data import PreferenceDataModule
-    from tslrec.llm.instances import InstanceDataModule
-    from tslrec.llm.source import resolve
-    from tslrec.plan import make_plan
-    from tslrec.planning import prompt_tokens
-    from tslrec.preference_fit import squared_error
+    from tslrec.evaluation.preference_fit import squared_error
+    from tslrec.llm.weights_source import resolve
+    from tslrec.pipeline.composition import compose_overrides
+    from tslrec.reports.costs.forecast import prompt_tokens
+    from tslrec.reports.costs.work import make_plan
+    from tslrec.stages.e4srec.data import InstanceDataModule
+    from tslrec.stages.e4srec.model import new_e4srec
+    from tslrec.stages.sft.data import PreferenceDataModule
+    from tslrec.stages.sft.loading import new_model
+    from tslrec.system.memory import keep_freed_memory, use_large_pages
 
     keep_freed_memory()
     use_large_pages()
@@ -140,7 +141,7 @@ def tasks(llm_name: str, file: Path | None, count: int) -> list[Task]:
 
 def next_item_loss(model: Any, batch: Any) -> Any:
     """Cross-entropy over all items, a target."""
-    from tslrec.losses import softmax_loss
+    from tslrec.training.losses import softmax_loss
 
     return softmax_loss(model(batch.examples), model.item_head.weight, batch.targets_B) / len(batch.targets_B)
 

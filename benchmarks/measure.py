@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tslrec.errors import UserError
-from tslrec.measuring import peak_memory_gib, reset_peak_memory
+from tslrec.system.errors import UserError
+from tslrec.system.meter import peak_memory_gib, reset_peak_memory
 
 
 class MemoryAboveImports:

@@ -21,22 +21,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tslrec.allocator import keep_freed_memory, use_large_pages
-from tslrec.artifacts import ArtifactStore
-from tslrec.check import check, check_catalogue
-from tslrec.composition import register_schema, to_config
 from tslrec.config import Config
-from tslrec.entry import entry
-from tslrec.errors import UserError
-from tslrec.files import write_json
-from tslrec.measuring import Meter, peak_memory_gib, reset_peak_memory
-from tslrec.pipeline import ingest_data
-from tslrec.recipes import stage_seed
+from tslrec.pipeline.artifacts import ArtifactStore
+from tslrec.pipeline.check import check, check_catalogue
+from tslrec.pipeline.composition import register_schema, to_config
+from tslrec.pipeline.recipes import stage_seed
+from tslrec.pipeline.run import ingest_data
+from tslrec.system.errors import UserError
+from tslrec.system.exits import run_program
+from tslrec.system.files import write_json
+from tslrec.system.memory import keep_freed_memory, use_large_pages
+from tslrec.system.meter import Meter, peak_memory_gib, reset_peak_memory
 
 if TYPE_CHECKING:
     import lightning
 
-    from tslrec.interactions import Interactions
+    from tslrec.data.interactions import Interactions
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 LIMIT_GIB = 8.0
@@ -151,22 +151,22 @@ def train_and_evaluate(config: Config, interactions: Interactions, folder: Path,
     """The backbone stage as the pipeline runs it."""
     import lightning
 
-    from tslrec.checkpoints import Checkpoints
     from tslrec.stages import backbone
     from tslrec.stages.context import StageContext
-    from tslrec.trainers import StageTrainers
+    from tslrec.training.checkpoints import Checkpoints
+    from tslrec.training.trainer import StageTrainers
 
     seed = stage_seed(config.seed, "backbone")
     lightning.seed_everything(seed, verbose=False)
-    make_trainer = StageTrainers(config.trainer, "scale", folder)
+    kept, meter = Checkpoints(folder / "checkpoints"), Meter()
+    make_trainer = StageTrainers(config.trainer, "scale", folder, checkpoints=kept, meter=meter)
 
     def with_phases(*, callbacks: Sequence[lightning.Callback] = (), **options: Any) -> lightning.Trainer:
         # Last, so that copying the best weights is part of the validation.
         return make_trainer(callbacks=[*callbacks, phases(figures)], **options)
 
     figures.next_phase("imports")
-    kept = Checkpoints(folder / "checkpoints", print)
-    metrics = backbone.run(StageContext(config, interactions, seed, folder, {}, with_phases, kept, Meter()))
+    metrics = backbone.run(StageContext(config, interactions, seed, folder, {}, with_phases, kept, meter))
     figures.next_phase("writing")
     figures.add("validation/users", metrics["validation/users"], "count")
     figures.add("test/users", metrics["test/users"], "count")
@@ -237,4 +237,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    entry(lambda: main(sys.argv[1:]))
+    run_program(lambda: main(sys.argv[1:]))

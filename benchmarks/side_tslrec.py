@@ -18,27 +18,30 @@ from cases import CASES, KINDS, SIZES, Case
 from floor import epoch_flops
 from growth import market
 from measure import MemoryAboveImports, evaluation_record, print_record, training_record
-from tslrec.allocator import keep_freed_memory, use_large_pages
-from tslrec.backbones.base import CausalBackbone
 from tslrec.config import DataConfig, TrainerConfig
-from tslrec.ingest import ingest
-from tslrec.interactions import Interactions
-from tslrec.item_embedding import IdEmbedding
-from tslrec.sequences import SequenceDataModule, TrainingBatch
-from tslrec.stages.backbone import BackboneModule
+from tslrec.data.datamodule import SequenceDataModule
+from tslrec.data.ingest import ingest
+from tslrec.data.interactions import Interactions
+from tslrec.data.sequence_batch import TrainingBatch
+from tslrec.data.windows import all_prefixes
+from tslrec.models.backbones.base import CausalBackbone
+from tslrec.models.item_embedding import IdEmbedding
 from tslrec.stages.recommender import build_backbone
-from tslrec.trainers import StageTrainers
-from tslrec.windows import all_prefixes
+from tslrec.system.memory import keep_freed_memory, use_large_pages
+from tslrec.system.meter import Meter
+from tslrec.training.checkpoints import Checkpoints
+from tslrec.training.next_item import NextItemModule
+from tslrec.training.trainer import StageTrainers
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = 0
 EVAL_BATCH_SIZE = 512
 """The project's default."""
 TARGETS = {
-    "sasrec": "tslrec.backbones.sasrec.SASRec",
-    "fmlp": "tslrec.backbones.fmlp.FMLPRec",
-    "caser": "tslrec.backbones.caser.Caser",
-    "gru4rec": "tslrec.backbones.gru4rec.GRU4Rec",
+    "sasrec": "tslrec.models.backbones.sasrec.SASRec",
+    "fmlp": "tslrec.models.backbones.fmlp.FMLPRec",
+    "caser": "tslrec.models.backbones.caser.Caser",
+    "gru4rec": "tslrec.models.backbones.gru4rec.GRU4Rec",
 }
 
 
@@ -102,7 +105,7 @@ def measure(case: Case, load: Callable[[], Interactions], *, kind: str = "whole"
         num_users=interactions.num_users,
         max_len=case.max_len,
     )
-    module = BackboneModule(backbone, learning_rate=case.learning_rate, weight_decay=0.0)
+    module = NextItemModule(backbone, learning_rate=case.learning_rate, weight_decay=0.0)
 
     def data_module() -> SequenceDataModule:
         return SequenceDataModule(
@@ -120,7 +123,10 @@ def measure(case: Case, load: Callable[[], Interactions], *, kind: str = "whole"
     with tempfile.TemporaryDirectory() as folder:
 
         def make_trainer(name: str, *callbacks: lightning.Callback) -> lightning.Trainer:
-            make = StageTrainers(TrainerConfig(name="cpu"), "bench", Path(folder, name))
+            checkpoints = Checkpoints(Path(folder, f"{name}.checkpoints"))
+            make = StageTrainers(
+                TrainerConfig(name="cpu"), "bench", Path(folder, name), checkpoints=checkpoints, meter=Meter()
+            )
             return make(max_epochs=1, callbacks=callbacks)
 
         def train(name: str, limit: int | None) -> Stopwatch:

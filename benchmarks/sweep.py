@@ -58,7 +58,7 @@ def main(words: Sequence[str]) -> None:
     lines = figures(seconds, made)
     for name, number, unit in lines:
         print(name, f"{number:g}", unit)
-    from tslrec.files import write_json
+    from tslrec.system.files import write_json
 
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     write_json(RESULTS, {"figures": {name: {"value": number, "unit": unit} for name, number, unit in lines}})

@@ -52,8 +52,8 @@ def load(folder: str) -> None:
     import torch
     from transformers import AutoModel
 
-    from tslrec.allocator import keep_freed_memory
-    from tslrec.zero import ZeroStrategy, partitioned_loading
+    from tslrec.system.memory import keep_freed_memory
+    from tslrec.training.deepspeed_zero import ZeroStrategy, partitioned_loading
 
     keep_freed_memory()
     strategy = ZeroStrategy(

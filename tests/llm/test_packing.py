@@ -1,4 +1,4 @@
-"""Packing loses nothing, mixes nothing and leaves little padding."""
+"""Packing loses no token, keeps examples apart and leaves little padding."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_last_token_of_each_example_is_the_end_of_the_response(row_length: i
     assert packed.tokens_RT.flatten()[packed.last_B].tolist() == [-2] * len(HISTORIES)
 
 
-def test_positions_begin_anew_with_each_example() -> None:
+def test_positions_restart_at_each_example() -> None:
     packed = Packer(num_response=2, row_length=64)(HISTORIES)
     for example, history in enumerate(HISTORIES):
         assert packed.positions_RT[packed.examples_RT == example].tolist() == list(range(len(history) + 2))
@@ -51,13 +51,13 @@ def test_an_example_longer_than_a_row_widens_the_rows() -> None:
     assert packed.tokens_RT.shape[1] >= 22
 
 
-def test_without_a_row_length_each_example_has_its_row() -> None:
+def test_without_a_row_length_each_example_has_its_own_row() -> None:
     packed = Packer(num_response=2, row_length=None)(HISTORIES)
     assert packed.tokens_RT.shape == (len(HISTORIES), 32)
     assert packed.positions_RT[2].tolist()[:3] == [0, 1, 2]
 
 
-def test_padding_belongs_to_nobody() -> None:
+def test_padding_belongs_to_no_example() -> None:
     packed = Packer(num_response=2, row_length=None)(HISTORIES)
     padding = packed.tokens_RT == PADDING_TOKEN
     assert (packed.examples_RT[padding] == NO_EXAMPLE).all()

@@ -1,9 +1,9 @@
-"""The prompt is the paper's, tokenised as the model's family does."""
+"""The prompt is the paper's, with a BOS token where the model's tokenizer adds one."""
 
 from __future__ import annotations
 
-from tslrec.llm.prompt import encode_prompt
 from tslrec.llm.tiny import byte_tokenizer
+from tslrec.stages.sft.prompt import encode_prompt
 
 
 def test_the_prompt_is_word_for_word_the_papers() -> None:
@@ -15,7 +15,7 @@ def test_the_prompt_is_word_for_word_the_papers() -> None:
     assert tokenizer.decode(prompt.response) == "Response:"
 
 
-def test_a_tokenizer_that_begins_texts_with_bos_begins_the_instruction_with_it() -> None:
+def test_the_instruction_begins_with_bos_if_the_tokenizer_adds_it() -> None:
     from tokenizers.processors import TemplateProcessing
 
     plain = encode_prompt(byte_tokenizer(), 8)
@@ -28,7 +28,7 @@ def test_a_tokenizer_that_begins_texts_with_bos_begins_the_instruction_with_it()
     assert prompt.response == plain.response
 
 
-def test_a_bos_token_that_the_tokenizer_does_not_use_is_not_added() -> None:
+def test_a_bos_token_that_the_tokenizer_does_not_add_is_left_out() -> None:
     tokenizer = byte_tokenizer()
     tokenizer.add_special_tokens({"bos_token": "<s>"})
     assert encode_prompt(tokenizer, 8) == encode_prompt(byte_tokenizer(), 8)

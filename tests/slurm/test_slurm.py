@@ -1,4 +1,4 @@
-"""Sweeps through a real SLURM of one node: cancelled, preempted and requeued jobs, and every cell arrives."""
+"""Sweeps through a real SLURM of one node: every run finishes, though jobs are preempted, requeued and cancelled."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from conftest import CHECKOUT
-from test_pipeline import SMALL, manifests
-from tslrec.sweep import CellState, Sweep, sweeps_at
+from support.checkout import CHECKOUT
+from support.inventories import sweep_of
+from support.runs import SMALL, manifests
+from support.waiting import HANG_SECONDS, wait_until
+from tslrec.pipeline.sweeps.record import CellState
 
 pytestmark = pytest.mark.usefixtures("slurm")
 
 CLUSTER = Path(__file__).with_name("cluster.sh")
 NEEDED = ("munged", "slurmctld", "slurmd", "srun", "sbatch", "squeue", "scontrol")
-"""SLURM's commands."""
+"""The commands of SLURM that the tests need."""
 JOBS = ["launcher=slurm", "hydra.launcher.partition=debug", "hydra.launcher.mem_gb=2"]
 JOBS += ["hydra.launcher.cpus_per_task=1", "hydra.launcher.timeout_min=10"]
 LONG = ["training.max_epochs=8", "training.patience=8", "training.batch_size=16", "trainer.checkpoint_seconds=0.2"]
-"""Trainings of some seconds, so that a signal meets them."""
-SECONDS = 480
+"""Settings with which a training lasts some seconds and writes checkpoints, so that a signal arrives during it."""
 
 
 @pytest.fixture(scope="module")
 def slurm() -> Iterator[None]:
-    """While it is there, SLURM's commands in this process's environment speak to it."""
+    """Starts a SLURM cluster of this machine, to which SLURM's commands speak until the tests of this module end."""
     if missing := [name for name in NEEDED if shutil.which(name) is None]:
         pytest.skip(f"no {missing[0]} here: apt-get install slurm-wlm munge")
     if os.geteuid() != 0:
@@ -42,14 +42,16 @@ def slurm() -> Iterator[None]:
     # Not pytest's own: a socket's path must be short.
     folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
     try:
-        started = subprocess.run([CLUSTER, "start", folder], capture_output=True, text=True, check=False, timeout=120)
+        started = subprocess.run(
+            [CLUSTER, "start", folder], capture_output=True, text=True, check=False, timeout=HANG_SECONDS
+        )
         assert started.returncode == 0, started.stderr
         name, value = started.stdout.strip().split("=")
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv(name, value)
             yield
     finally:
-        subprocess.run([CLUSTER, "stop", folder], check=False, timeout=120)
+        subprocess.run([CLUSTER, "stop", folder], check=False, timeout=HANG_SECONDS)
         shutil.rmtree(folder)
 
 
@@ -58,7 +60,7 @@ Start = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Submits a sweep with these arguments; the process waits for it, and is not left behind by a test that fails."""
+    """Submits a sweep; the process that is returned waits for its jobs, and is killed if the test fails."""
     processes = []
 
     def submit(*arguments: str) -> subprocess.Popen[str]:
@@ -81,58 +83,44 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """Exit code and output."""
-    output, errors = process.communicate(timeout=SECONDS)
+    """Waits for the end of a sweep: its exit code, standard output and standard error."""
+    output, errors = process.communicate(timeout=HANG_SECONDS)
     return process.returncode, output, errors
 
 
-def until(what: str, happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Waits for something that a sweep does."""
-    deadline = time.monotonic() + SECONDS
-    while not happened():
-        assert time.monotonic() < deadline, f"not within {SECONDS} s: {what}"
-        assert process.poll() is None, f"ended before {what}: {process.communicate()}"
-        time.sleep(0.1)
-
-
-def sweep_of(folder: Path) -> Sweep:
-    (sweep,) = sweeps_at(folder / "artifacts")
-    return sweep
-
-
 def is_training(folder: Path, model: str) -> bool:
-    """Whether a backbone's training has come to a checkpoint, and is not finished."""
+    """Whether the training of a model's backbone has written a checkpoint and is not finished."""
     return any(folder.glob(f"artifacts/backbone/*-{model}-*.checkpoints/step-*"))
 
 
 def array_of(folder: Path) -> str:
-    """SLURM's number of the sweep's jobs; the latest's."""
+    """The number of the newest SLURM job array of the sweep."""
     return max((path.name for path in sweep_of(folder).folder.glob("jobs/*") if path.name.isdigit()), key=int)
 
 
 def preempt(array: str, number: int) -> None:
-    """What SLURM does some time before it takes the machine away."""
-    # To its step: scancel cannot signal a job of an array of which others are queued, and tries for a minute.
-    subprocess.run(["scancel", "--signal=USR1", f"{array}_{number}.0"], check=True, timeout=60)
+    """Sends the signal that SLURM sends some time before it takes the machine from a job."""
+    # To the job's step: where other jobs of the array are queued, scancel cannot signal a job, and tries for a minute.
+    subprocess.run(["scancel", "--signal=USR1", f"{array}_{number}.0"], check=True, timeout=HANG_SECONDS)
 
 
 def cancel(array: str, number: int) -> None:
-    subprocess.run(["scancel", f"{array}_{number}"], check=True, timeout=60)
+    subprocess.run(["scancel", f"{array}_{number}"], check=True, timeout=HANG_SECONDS)
 
 
 def requeue(array: str, number: int) -> None:
-    subprocess.run(["scontrol", "requeue", f"{array}_{number}"], check=True, timeout=60)
+    subprocess.run(["scontrol", "requeue", f"{array}_{number}"], check=True, timeout=HANG_SECONDS)
 
 
 def outputs(folder: Path, number: int) -> str:
-    """What a cell's jobs printed, one after the other."""
+    """What the jobs of one run of the sweep printed, one after the other."""
     return "".join(path.read_text() for path in sorted(sweep_of(folder).folder.glob(f"jobs/*_{number}/*_log.out")))
 
 
-def test_every_cell_arrives_though_jobs_are_preempted_requeued_and_cancelled(tmp_path: Path, start: Start) -> None:
+def test_every_run_finishes_though_jobs_are_preempted_requeued_and_cancelled(tmp_path: Path, start: Start) -> None:
     choices = ["method=base,ci", "model=sasrec,fmlp,gru4rec", *LONG]
     process = start(*choices)
-    # Each when its training is under way, whichever comes first.
+    # Each of the three as soon as its training has begun.
     to_do = {"sasrec": preempt, "fmlp": cancel, "gru4rec": requeue}
 
     def all_done() -> bool:
@@ -141,11 +129,11 @@ def test_every_cell_arrives_though_jobs_are_preempted_requeued_and_cancelled(tmp
                 to_do.pop(model)(array_of(tmp_path), number)
         return not to_do
 
-    until("trainings are under way", all_done, process)
+    wait_until(all_done, "the trainings of all three models have begun", process)
     array = array_of(tmp_path)
     code, output, errors = finish(process)
 
-    # The cancelled one alone is open, and is named; the others did not wait for it.
+    # Only the cancelled run is unfinished, and the errors name it; the others did not wait for it.
     cells = sweep_of(tmp_path).status()
     states = Counter(cell.state for cell in cells)
     assert states == {CellState.DONE: 5, CellState.STOPPED: 1}, (output, errors)
@@ -153,13 +141,13 @@ def test_every_cell_arrives_though_jobs_are_preempted_requeued_and_cancelled(tmp
     lines = errors.strip().splitlines()
     assert re.fullmatch(rf"stopped +method=base model=fmlp: by SIGTERM \(job {array}_1\)", lines[0])
     assert lines[1].startswith("error: 1 of 6 runs did not finish")
-    # Its backbone is gone on with by the run itself, or by the one that needs it as well.
+    # The training of a backbone is resumed by the same run, or by the other run that needs this backbone.
     for number in range(3):
-        assert "goes on from step" in outputs(tmp_path, number) + outputs(tmp_path, number + 3)
+        assert "resumes from step" in outputs(tmp_path, number) + outputs(tmp_path, number + 3)
     before = manifests(tmp_path)
     assert Counter(name.split("/")[0] for name in before) == {"data": 1, "backbone": 3, "preferences": 3, "fusion": 3}
 
-    # The same command goes on with it, and computes nothing a second time.
+    # The same command finishes the cancelled run, and computes nothing a second time.
     code, output, errors = finish(start(*choices))
     assert code == 0, errors
     assert manifests(tmp_path) == before
@@ -171,7 +159,7 @@ def test_every_cell_arrives_though_jobs_are_preempted_requeued_and_cancelled(tmp
     assert not list(tmp_path.glob("artifacts/*/*.checkpoints"))
 
 
-def test_a_failed_run_ends_no_other_and_its_job_is_failed(tmp_path: Path, start: Start) -> None:
+def test_a_failed_run_stops_no_other_run_and_its_job_is_failed(tmp_path: Path, start: Start) -> None:
     code, _, errors = finish(start("method=ci", "preferences.num_clusters=1000,4"))
     assert code == 2
     lines = errors.strip().splitlines()

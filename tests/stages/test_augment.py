@@ -11,17 +11,19 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from catalogue import LLM, context_of, prepare
+from support.catalogue import LLM, context_of, prepare
 from tslrec.config import LLMConfig
-from tslrec.errors import UserError
 from tslrec.knowledge.store import CATEGORIES, KnowledgeStore
-from tslrec.llm.adapter_files import item_embeddings, load_trained, read_item_embeddings, save_trained
-from tslrec.llm.preference_model import PreferenceLLM
-from tslrec.llm.prompted import standardise
-from tslrec.llm.scaling import Scaling
-from tslrec.llm.source import resolve
+from tslrec.llm.adapter import save_trained
+from tslrec.llm.item_scaling import Scaling, standardise_items
+from tslrec.llm.weights_source import resolve
 from tslrec.stages import augment as stage
-from tslrec.stages.augment import augment, autocast, count_cases
+from tslrec.stages.augment import count_cases
+from tslrec.stages.outputs import item_embeddings, read_item_embeddings
+from tslrec.stages.sft.loading import load_trained
+from tslrec.stages.sft.model import PreferenceLLM
+from tslrec.stages.shard_filling import augment, autocast
+from tslrec.system.errors import UserError
 
 NUM_ITEMS = 11
 
@@ -48,7 +50,7 @@ def test_items_are_standardised_as_in_the_training(tmp_path: Path) -> None:
     table_ID = read_item_embeddings(tmp_path / "backbone")
     centred_RD = table_ID[1:] - table_ID[1:].mean(dim=0)
     expected_RD = centred_RD / centred_RD.square().mean().sqrt()
-    for standardised_RD in (all_items(tmp_path), standardise(table_ID)[1:]):
+    for standardised_RD in (all_items(tmp_path), standardise_items(table_ID)[1:]):
         torch.testing.assert_close(standardised_RD, expected_RD, rtol=1e-5, atol=1e-6)
 
 

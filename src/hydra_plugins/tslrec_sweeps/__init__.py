@@ -1,1 +1,1 @@
-"""Launches sweeps through Hydra, which looks for plugins in the package `hydra_plugins`."""
+"""The sweeper and the SLURM launcher; Hydra finds them because they are in the package `hydra_plugins`."""

@@ -1,1 +1,1 @@
-"""The knowledge store: what the language model knows of each item, in files that no process holds as a whole."""
+"""Preferences, and the knowledge store: what the language model knows of each item, in shards on disk."""

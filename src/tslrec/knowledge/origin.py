@@ -1,4 +1,4 @@
-"""What a knowledge store was made from: the facts by which stores that do not belong together are told apart."""
+"""What a knowledge store was made from: the facts that tell whether two stores belong together."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from tslrec.errors import UserError
-from tslrec.streaming import Table, slices
+from tslrec.system.errors import UserError
 
-SHOWN = 12
-"""Characters of a hash in a message."""
+HASH_CHARACTERS = 12
+"""Characters of a hash that a message shows."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Everything that a row of knowledge depends on; hashes are hex sha256.
+    """Everything that a row of knowledge depends on. Hashes are hex sha256.
 
     Attributes:
-        base_model: the identity of the frozen language model's weights.
-        adapter: of the trained parts: LoRA, item projection and group head.
-        prompt: instruction and response, K not yet filled in.
-        reading: layer and position of the hidden state that is the knowledge.
+        base_model: identity of the frozen language model's weights.
+        adapter: hash of the trained parts: LoRA, item projection and group head.
+        prompt: instruction and response; the instruction has a placeholder for K.
+        reading: `layer` and `position` of the hidden state that is the knowledge.
         num_clusters: K.
-        centroids: of the centroids that the K categories stand for.
-        item_map: of the raw ids, in the order of the items.
-        item_embeddings: of the rows of the items, float32.
+        centroids: hash of the centroids of the K categories.
+        item_map: hash of the raw item ids, in the order of the items.
+        item_embeddings: hash of the items' embeddings, float32.
     """
 
     base_model: Mapping[str, Any]
@@ -41,63 +40,39 @@ class Origin:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Origin:
-        """Reads what `asdict` gave.
+        """Reads what `as_json` wrote.
 
         Raises:
-            TypeError: if it is something else.
-            KeyError: likewise.
+            TypeError: if a field is missing, unknown or of another type.
+            KeyError: if there is no prompt.
         """
         return cls(**{**value, "prompt": tuple(value["prompt"])})
 
     def as_json(self) -> dict[str, Any]:
+        """The fields, for a JSON file."""
         return asdict(self)
 
-    def refuse_other(self, wanted: Origin, where: Path, names: Iterable[str] | None = None) -> None:
-        """Refuses to mix what was made from different things.
+    def require_match(self, expected: Origin, where: Path, names: Iterable[str] | None = None) -> None:
+        """Refuses this origin if it differs from the expected one.
 
         Args:
-            wanted: what this must be.
-            where: this is from, for the message.
-            names: of the fields that must agree; all by default.
+            expected: what this origin must equal.
+            where: the file or folder that this origin was read from, for the message.
+            names: the fields that must agree; None compares all.
 
         Raises:
             UserError: naming the first field that differs, with both values.
         """
         for name in [each.name for each in fields(self)] if names is None else names:
-            mine, its = getattr(self, name), getattr(wanted, name)
-            if mine != its:
+            mine, wanted = getattr(self, name), getattr(expected, name)
+            if mine != wanted:
                 raise UserError(
-                    f"{where}: made with {name} {shown(mine)}, but here it is {shown(its)}; name a store that was made "
-                    "with the same, or compute it again"
+                    f"{where}: made with {name} {shortened(mine)}, but here it is {shortened(wanted)}; name a store "
+                    "that was made with the same, or compute it again"
                 )
 
 
-def shown(value: Any) -> str:
-    """A value as a message has it, hashes shortened."""
+def shortened(value: Any) -> str:
+    """A value as a message shows it: a hash by its first characters."""
     text = ", ".join(f"{key} {each}" for key, each in value.items()) if isinstance(value, Mapping) else str(value)
-    return text[:SHOWN] if len(text) == hashlib.sha256().digest_size * 2 else text
-
-
-def digest_item_map(raw_ids: Iterable[str]) -> str:
-    """Of the raw ids of items 1..I; padding has none."""
-    state = hashlib.sha256()
-    for raw_id in raw_ids:
-        state.update(raw_id.encode() + b"\n")
-    return state.hexdigest()
-
-
-def digest_rows(table: Table, start: int = 0) -> str:
-    """Of the rows from `start` on, as float32."""
-    state = hashlib.sha256()
-    for each in slices(len(table), start=start):
-        state.update(table[each].float().contiguous().numpy().tobytes())
-    return state.hexdigest()
-
-
-def digest_files(folder: Path, names: Iterable[str]) -> str:
-    """Of some files below a folder, each with its name."""
-    state = hashlib.sha256()
-    for name in names:
-        with (folder / name).open("rb") as file:
-            state.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return state.hexdigest()
+    return text[:HASH_CHARACTERS] if len(text) == hashlib.sha256().digest_size * 2 else text

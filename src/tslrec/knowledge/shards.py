@@ -1,16 +1,17 @@
-"""A knowledge store in the making: shards that several processes compute, each of them once, whoever is killed.
+"""An unfinished knowledge store: several processes compute its shards, each shard once, even if some are killed.
 
-They lie where a training has its checkpoints, `<label>-<key>.checkpoints/`, until the store is finished:
+The folder `<label>-<key>.checkpoints/` holds it until the store is finished:
 
-    plan.json     what the store is made from and how it is cut; written before any shard
-    claims        which shard is being computed by a process that lives
-    shard-00007/  finished: written aside, its manifest last, synced and renamed
+    plan.json     what the store is made from and how it is cut into shards; written before any shard
+    claims        the locks of the shards that a running process is computing
+    shard-00007/  a finished shard: written under another name, its manifest last, synced and renamed
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -22,28 +23,26 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tslrec.artifacts import POLL_SECONDS, publish, read_manifest, verify
-from tslrec.errors import UserError
-from tslrec.files import write_json
-from tslrec.knowledge.claims import Claims
 from tslrec.knowledge.origin import Origin
-from tslrec.llm.scaling import Scaling
+from tslrec.knowledge.shard_files import CLAIMS, PLAN, ROWS, SHARD
+from tslrec.knowledge.shard_locks import ShardLocks
+from tslrec.llm.item_scaling import Scaling
+from tslrec.system.errors import UserError
+from tslrec.system.files import write_json
+from tslrec.system.manifests import POLL_SECONDS, publish, read_manifest, verify
 
-PLAN = "plan.json"
-CLAIMS = "claims"
-SHARD = "shard-"
-ROWS = "knowledge.safetensors"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a store is made from, and how it is cut.
+    """What a store is made from, and how it is cut into shards.
 
     Attributes:
         origin: what determines the rows.
-        scaling: of the item embeddings.
-        num_rows: how many items are to be computed.
-        shard_size: items of a shard; the last one may have fewer.
+        scaling: standardises the item embeddings.
+        num_rows: number of items to compute.
+        shard_size: items per shard; the last shard may have fewer.
     """
 
     origin: Origin
@@ -53,13 +52,15 @@ class Plan:
 
     @property
     def num_shards(self) -> int:
+        """Number of shards."""
         return -(-self.num_rows // self.shard_size)
 
     def span(self, number: int) -> slice:
-        """The rows of a shard."""
+        """The rows of a shard among the rows that are computed."""
         return slice(number * self.shard_size, min((number + 1) * self.shard_size, self.num_rows))
 
     def as_json(self) -> dict[str, Any]:
+        """The plan for a JSON file."""
         return {
             "origin": self.origin.as_json(),
             "scaling": self.scaling.as_json(),
@@ -69,10 +70,10 @@ class Plan:
 
 
 def read_plan(folder: Path) -> Plan | None:
-    """The plan of a store in the making; None where nothing was planned.
+    """The plan of an unfinished store; None if none was written yet.
 
     Raises:
-        UserError: if it cannot be read.
+        UserError: if the plan cannot be read.
     """
     path = folder / PLAN
     try:
@@ -86,11 +87,14 @@ def read_plan(folder: Path) -> Plan | None:
 
 
 class Shards:
-    """The shards of one store in the making.
+    """The shards of one unfinished store.
 
     Args:
-        folder: where they lie; the plan is there.
-        plan: the same.
+        folder: the folder that holds the plan and the shards.
+        plan: the plan in it.
+
+    Attributes:
+        key: hex sha256 of the plan; each shard's manifest holds it.
     """
 
     def __init__(self, folder: Path, plan: Plan) -> None:
@@ -100,16 +104,15 @@ class Shards:
         self.key = hashlib.sha256(text.encode()).hexdigest()
 
     @classmethod
-    def begin(cls, folder: Path, plan: Plan, tell: Callable[[str], None]) -> Shards:
-        """For the first process: a new store, or one that was begun before, by what of it is whole.
+    def begin_or_resume(cls, folder: Path, plan: Plan) -> Shards:
+        """Begins a store, or resumes one with the intact shards of an earlier run. Only rank 0 may call it.
 
         Args:
-            folder: where they lie.
-            plan: what is wanted; a store that was begun keeps its own size of shards, and its scaling to the last bit.
-            tell: says a line to the person.
+            folder: where the shards are written.
+            plan: what is wanted. A store that is resumed keeps its own shard size, and its scaling to the last bit.
 
         Raises:
-            UserError: if what is there was made from something else.
+            UserError: if the earlier run made its shards from something else.
         """
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CLAIMS).touch()
@@ -117,42 +120,51 @@ class Shards:
         if begun is None:
             write_json(folder / PLAN, plan.as_json())
             return cls(folder, plan)
-        begun.origin.refuse_other(plan.origin, folder / PLAN)
+        begun.origin.require_match(plan.origin, folder / PLAN)
         shards = cls(folder, begun)
-        shards.drop_damaged(tell)
+        shards.remove_damaged()
         return shards
 
     @classmethod
-    def join(cls, folder: Path, goes_on: Callable[[], bool]) -> Shards | None:
-        """For the others: what the first process began; None once there is nothing left to do.
+    def join(cls, folder: Path, unfinished: Callable[[], bool]) -> Shards | None:
+        """Waits for the plan that rank 0 writes. For all other ranks.
 
         Args:
-            folder: where they lie.
-            goes_on: whether the store is still in the making.
+            folder: the folder that rank 0 writes into.
+            unfinished: whether the store is still unfinished.
+
+        Returns:
+            The shards; None if the store was finished first.
         """
         while (plan := read_plan(folder)) is None:
-            if not goes_on():
+            if not unfinished():
                 return None
             time.sleep(POLL_SECONDS)
         return cls(folder, plan)
 
     def path(self, number: int) -> Path:
+        """The folder of a finished shard."""
         return self.folder / f"{SHARD}{number:05d}"
 
     @property
     def missing(self) -> list[int]:
+        """Numbers of the shards that are not finished, ascending."""
         there = {path.name for path in self.folder.glob(f"{SHARD}*")}
         return [number for number in range(self.plan.num_shards) if self.path(number).name not in there]
 
     def manifest(self, number: int) -> dict[str, Any]:
-        """What a finished shard says of itself."""
-        return read_manifest(self.path(number))
-
-    def drop_damaged(self, tell: Callable[[str], None]) -> None:
-        """Removes what is not whole, to be computed again.
+        """The manifest of a finished shard.
 
         Raises:
-            UserError: if a shard is of another store.
+            UserError: if it is missing or unreadable.
+        """
+        return read_manifest(self.path(number))
+
+    def remove_damaged(self) -> None:
+        """Deletes damaged shards, so that they are computed again.
+
+        Raises:
+            UserError: if a shard belongs to another store.
         """
         for number in range(self.plan.num_shards):
             if not (shard := self.path(number)).is_dir():
@@ -161,7 +173,7 @@ class Shards:
                 manifest = read_manifest(shard)
                 verify(shard, manifest)
             except UserError as error:
-                tell(f"shard computed again: {error}")
+                log.warning(f"shard computed again: {error}")
                 shutil.rmtree(shard)
                 continue
             if manifest["key"] != self.key:
@@ -171,51 +183,66 @@ class Shards:
         self,
         compute: Callable[[slice], Mapping[str, Tensor]],
         *,
-        goes_on: Callable[[], bool],
+        unfinished: Callable[[], bool],
         facts: Callable[[], dict[str, Any]],
-        to_the_end: bool,
+        wait_for_others: bool,
     ) -> None:
-        """Computes shards that nobody has computed and nobody holds, in their order.
+        """Computes missing shards in ascending order, except those that another process is computing.
 
         Args:
-            compute: the arrays of some rows.
-            goes_on: whether the store is still in the making.
+            compute: computes the arrays of a range of rows.
+            unfinished: whether the store is still unfinished.
             facts: what a shard's manifest records of this process.
-            to_the_end: wait for what others hold, and take it over should they end.
+            wait_for_others: return only when every shard is there, and compute the shards of processes that died.
         """
         try:
-            claims = Claims(self.folder / CLAIMS)
+            locks = ShardLocks(self.folder / CLAIMS)
         except FileNotFoundError:
-            # All is done, and the first process has cleared it away.
+            # The store is finished, and rank 0 has deleted this folder.
             return
-        with claims:
+        with locks:
             while missing := self.missing:
                 for number in missing:
-                    self.compute_if_free(number, claims, compute, goes_on, facts)
-                if not (to_the_end and goes_on()):
+                    self.compute_if_free(number, locks, compute, unfinished, facts)
+                if not (wait_for_others and unfinished()):
                     return
                 time.sleep(POLL_SECONDS if self.missing else 0)
 
     def compute_if_free(
         self,
         number: int,
-        claims: Claims,
+        locks: ShardLocks,
         compute: Callable[[slice], Mapping[str, Tensor]],
-        goes_on: Callable[[], bool],
+        unfinished: Callable[[], bool],
         facts: Callable[[], dict[str, Any]],
     ) -> None:
-        """One shard, unless it is there, or another process has it."""
-        # In this order: where shards are missing because they were cleared away, the store is no longer in the making.
-        if self.path(number).is_dir() or not goes_on() or not claims.take(number):
+        """Computes one shard, unless it is finished or another process is computing it.
+
+        Args:
+            number: of the shard.
+            locks: of this process.
+            compute: see `work`.
+            unfinished: see `work`.
+            facts: see `work`.
+        """
+        # `unfinished` is asked after the look for the shard: a shard that was deleted with the finished store looks
+        # missing, but then the store is finished.
+        if self.path(number).is_dir() or not unfinished() or not locks.try_acquire(number):
             return
         try:
-            if not self.path(number).is_dir() and goes_on():
+            if not self.path(number).is_dir() and unfinished():
                 self.write(number, compute(self.plan.span(number)), facts())
         finally:
-            claims.let_go(number)
+            locks.release(number)
 
     def write(self, number: int, arrays: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Publishes a shard; only for the process that holds it."""
+        """Writes and publishes a shard. Only the process that holds its lock may call it.
+
+        Args:
+            number: of the shard.
+            arrays: by name.
+            facts: see `work`.
+        """
         aside = self.folder / f".{SHARD}{number:05d}.partial"
         if aside.exists():
             shutil.rmtree(aside)

@@ -1,8 +1,8 @@
-"""A finished knowledge store: shards in safetensors, and an index by which each item's row is found.
+"""A finished knowledge store: shards in safetensors, and an index that locates each item's row.
 
-    knowledge-00007.safetensors  `knowledge` [R, H] and `categories` [R, K] of some items
-    index.parquet                a line per item: raw id, item, shard, row, likeliest category
-    store.json                   what it was made from, and what each shard cost
+    knowledge-00007.safetensors  `knowledge` [R, H] and `categories` [R, K] of the items of one shard
+    index.parquet                one line per item: raw id, item, shard, row, likeliest category
+    store.json                   what the store was made from, and which process computed each shard when
 
 Shapes: I items (row 0 of a table is padding), R rows of a shard, H hidden size of the language model, K clusters.
 """
@@ -19,28 +19,36 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from tslrec.errors import UserError
-from tslrec.files import write_json
-from tslrec.knowledge.origin import Origin, digest_item_map
-from tslrec.llm.scaling import Scaling
-from tslrec.streaming import FileTable, read_rows, slices
+from tslrec.knowledge.origin import Origin
+from tslrec.knowledge.table import ItemLocations, KnowledgeTable, shard_file
+from tslrec.llm.item_scaling import Scaling
+from tslrec.system.errors import UserError
+from tslrec.system.files import write_json
+from tslrec.system.hashing import digest_item_map
+from tslrec.system.row_tables import FileTable, slices
 
-STORE, INDEX = "store.json", "index.parquet"
-KNOWLEDGE, CATEGORIES = "knowledge", "categories"
+STORE = "store.json"
+"""File name of the store's description."""
+
+INDEX = "index.parquet"
+"""File name of the index."""
+
+KNOWLEDGE = "knowledge"
+"""Name of the array of knowledge-enhanced embeddings (paper, Section 4.2)."""
+
+CATEGORIES = "categories"
+"""Name of the array of inferred category distributions (paper, Section 4.2)."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of a store.
+    """One shard of a store.
 
     Attributes:
         rows: items in it.
-        process: of those that computed the store; tells them apart.
-        created: when it was computed.
+        process: process id of the process that computed it.
+        created: time at which it was computed.
     """
 
     rows: int
@@ -49,65 +57,15 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where each item's row is; item i at position i - 1.
-
-    Attributes:
-        shards_I: int32, the number of the shard.
-        rows_I: int32, the row in it.
-    """
-
-    shards_I: NDArray[np.int32]
-    rows_I: NDArray[np.int32]
-
-    @classmethod
-    def in_order(cls, num_items: int, shard_size: int) -> Places:
-        """Item after item, shard after shard."""
-        positions = np.arange(num_items, dtype=np.int32)
-        return cls(positions // np.int32(shard_size), positions % np.int32(shard_size))
-
-
-class KnowledgeTable:
-    """One array of a store, in the order of the items and with a row of zeros for padding, read by slices.
-
-    Args:
-        folder: the store's.
-        key: `knowledge` or `categories`.
-        places: where each item's row is.
-    """
-
-    def __init__(self, folder: Path, key: str, places: Places) -> None:
-        self.folder = folder
-        self.key = key
-        self.places = places
-        width = FileTable(folder / shard_file(0), key).shape[1]
-        self.shape: tuple[int, ...] = (len(places.shards_I) + 1, width)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: slice, /) -> Tensor:
-        start, stop, _ = rows.indices(len(self))
-        found = torch.zeros(stop - start, self.shape[1])
-        first = max(start, 1)
-        shards_R, rows_R = self.places.shards_I[first - 1 : stop - 1], self.places.rows_I[first - 1 : stop - 1]
-        for shard in np.unique(shards_R):
-            here = np.flatnonzero(shards_R == shard)
-            table = FileTable(self.folder / shard_file(int(shard)), self.key)
-            found[torch.from_numpy(here + (first - start))] = read_rows(table, rows_R[here].astype(np.int64)).float()
-        return found
-
-
-@dataclass(frozen=True)
 class KnowledgeStore:
     """A store on disk; only its index is in memory.
 
     Attributes:
-        folder: where it is.
-        origin: what it was made from.
-        scaling: of the item embeddings.
+        folder: the store's.
+        origin: what the store was made from.
+        scaling: standardises the item embeddings.
         shards: in the order of their numbers.
-        index: see the head of this file.
+        index: one line per item, in the order of the items: `raw_id`, `item`, `shard`, `row`, `category`.
     """
 
     folder: Path
@@ -142,30 +100,33 @@ class KnowledgeStore:
         if not [each.rows for each in store.shards] == sizes == rows_of_index:
             named = sum(each.rows for each in store.shards)
             raise UserError(
-                f"{folder}: its shards have {sum(sizes):,} rows, {STORE} names {named:,} and {INDEX} {len(index):,}, "
-                f"or others than these; {again}"
+                f"{folder}: its shards have {sum(sizes):,} rows in all, {STORE} names {named:,} and {INDEX} "
+                f"{len(index):,}, or single shards differ; {again}"
             )
         return store
 
     @cached_property
-    def places(self) -> Places:
-        return Places(self.index["shard"].to_numpy(), self.index["row"].to_numpy())
+    def locations(self) -> ItemLocations:
+        """The shard and the row of each item."""
+        return ItemLocations(self.index["shard"].to_numpy(), self.index["row"].to_numpy())
 
     @property
     def num_items(self) -> int:
+        """I, without padding."""
         return len(self.index)
 
     def table(self, key: str = KNOWLEDGE) -> KnowledgeTable:
-        """`knowledge` `[I + 1, H]` or `categories` `[I + 1, K]`."""
-        return KnowledgeTable(self.folder, key, self.places)
+        """An array in the order of the items: `knowledge` `[I + 1, H]` or `categories` `[I + 1, K]`."""
+        return KnowledgeTable(self.folder, key, self.locations)
 
     def files(self) -> list[Path]:
-        """Of its shards, in the order of their numbers."""
+        """The files of the shards, in the order of their numbers."""
         return [self.folder / shard_file(number) for number in range(len(self.shards))]
 
 
-def shard_file(number: int) -> str:
-    return f"knowledge-{number:05d}.safetensors"
+def is_store(folder: Path) -> bool:
+    """Whether a folder holds a store; if not, its knowledge is in a single file."""
+    return (folder / STORE).is_file()
 
 
 def write_store(
@@ -173,22 +134,22 @@ def write_store(
     origin: Origin,
     scaling: Scaling,
     files: Sequence[tuple[Path, Shard]],
-    places: Places,
+    locations: ItemLocations,
     raw_ids: Sequence[str],
 ) -> KnowledgeStore:
-    """Puts a store together from shards that are on disk already, without copying where the disk allows that.
+    """Writes a store from shards that are on disk already; they are hard-linked, or copied if the disk has no links.
 
     Args:
-        folder: where it is written.
+        folder: where the store is written.
         origin: what it was made from.
-        scaling: of the item embeddings.
-        files: of the shards, in the order of their numbers.
-        places: of all items.
-        raw_ids: of items 1..I.
+        scaling: standardises the item embeddings.
+        files: file and description of each shard, in the order of their numbers.
+        locations: the shard and the row of each item.
+        raw_ids: raw ids of items 1..I.
     """
     for number, (path, _) in enumerate(files):
         link_or_copy(path, folder / shard_file(number))
-    categories = KnowledgeTable(folder, CATEGORIES, places)
+    categories = KnowledgeTable(folder, CATEGORIES, locations)
     likeliest_I = np.empty(len(raw_ids), dtype=np.int32)
     for each in slices(len(categories), start=1):
         likeliest_I[each.start - 1 : each.stop - 1] = categories[each].argmax(dim=1).numpy()
@@ -196,8 +157,8 @@ def write_store(
         {
             "raw_id": raw_ids,
             "item": np.arange(1, len(raw_ids) + 1, dtype=np.int32),
-            "shard": places.shards_I,
-            "row": places.rows_I,
+            "shard": locations.shards_I,
+            "row": locations.rows_I,
             "category": likeliest_I,
         }
     )
@@ -211,7 +172,7 @@ def write_store(
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """A second name of a file that never changes; a copy where the disk has no such thing."""
+    """Hard-links a file that never changes; copies it if the file system refuses the link."""
     try:
         os.link(source, target)
     except OSError:

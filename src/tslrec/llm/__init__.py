@@ -1,1 +1,1 @@
-"""The language model: where its weights come from, the prompt, and how it is adapted to item embeddings."""
+"""The language model: its weights, prompts, packing, LoRA and the shared prefix. It knows no method."""

@@ -1,7 +1,7 @@
-"""Puts many short examples into few rows, so that hardly a token of a step is padding.
+"""Packs many short examples into few rows, so that almost no token of a step is padding.
 
-Users' histories differ in length by a factor of fifty, and a long user in a padded batch makes every other row as long
-as itself. Here several examples share a row; each sees the shared prefix and itself only.
+Users' histories differ in length by a factor of fifty, and in a padded batch one long user makes every other row as
+long. Here several examples share a row, and each example attends only to the shared prefix and to itself.
 
 Shapes: B examples, R rows, T tokens of a row.
 """
@@ -17,23 +17,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tslrec.rows import side_by_side
+from tslrec.data.packing import pack_rows
 
 ROW_LENGTH = 64
-"""Attention costs its square: 52 to 96 were equally fast on two CPU cores, 256 a third slower."""
+"""Target length of a row, in tokens. Attention costs its square: on two CPU cores, 52 to 96 were equally fast and 256
+a third slower."""
 
 PADDING_TOKEN = 0
+"""Value in `PackedExamples.tokens_RT` that stands for padding."""
+
 NO_EXAMPLE = -1
+"""Value in `PackedExamples.examples_RT` of padding."""
 
 
 class PackedExamples(NamedTuple):
-    """What follows the instruction, for a batch of examples.
+    """The tokens after the instruction (items and response) of a batch of examples, packed into rows.
 
     Attributes:
-        tokens_RT: int64; an item id where positive, 0 padding, and -1 - j the j-th token of the response.
-        examples_RT: int64; whose token it is, `NO_EXAMPLE` for padding.
-        positions_RT: int64; the place in its own example, from 0.
-        last_B: int64; where the last token of each example is, counted over all rows.
+        tokens_RT: int64; a positive number is an item id, 0 is padding, and -1 - j is the j-th token of the response.
+        examples_RT: int64; the example that the token belongs to, from 0; `NO_EXAMPLE` for padding.
+        positions_RT: int64; the token's position in its own example, from 0.
+        last_B: int64; index of each example's last token in the flattened rows.
     """
 
     tokens_RT: Tensor
@@ -42,31 +46,39 @@ class PackedExamples(NamedTuple):
     last_B: Tensor
 
     def to(self, device: torch.device) -> PackedExamples:
-        """The same on another device."""
+        """A copy on another device."""
         return PackedExamples(*(each.to(device) for each in self))
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that are not padding."""
+        """Number of tokens that are not padding."""
         return int((self.tokens_RT != PADDING_TOKEN).sum())
 
 
 @dataclass(frozen=True)
 class Packer:
-    """Builds `PackedExamples`; every example is its items, directly followed by the response.
+    """Builds `PackedExamples`; an example is its items, directly followed by the response.
 
     Attributes:
         num_response: tokens of the response.
-        row_length: tokens of a row, about; no row is shorter than the longest example. None gives each example a row.
+        row_length: approximate tokens of a row; a row is never shorter than the longest example. None gives each
+            example a row of its own.
     """
 
     num_response: int
     row_length: int | None = ROW_LENGTH
 
     def __call__(self, histories: Sequence[NDArray[np.int64]]) -> PackedExamples:
-        """Packs histories (items 1..I in time order); none gives no row."""
+        """Packs histories.
+
+        Args:
+            histories: one per example: item ids (1 or more) in time order, possibly none.
+
+        Returns:
+            The packed examples; without histories they have no rows.
+        """
         lengths_B = np.array([len(history) + self.num_response for history in histories], dtype=np.int64)
-        rows_B, columns_B, shape = side_by_side(lengths_B, self.row_length)
+        rows_B, columns_B, shape = pack_rows(lengths_B, self.row_length)
         tokens_RT, examples_RT = np.full(shape, PADDING_TOKEN), np.full(shape, NO_EXAMPLE)
         positions_RT = np.zeros(shape, dtype=np.int64)
         response = -1 - np.arange(self.num_response)

@@ -1,7 +1,8 @@
 """An adapted language model that reads item embeddings between the two parts of a prompt (paper, Eq. 1).
 
-Shapes: B examples, R rows, T tokens of a row, P tokens of the instruction, I items (row 0 is padding), D hidden size of
-the backbone, H hidden size of the language model, G key-value heads, E head size.
+Shapes: B examples, R rows, T tokens of a row, P tokens of the instruction, J tokens of the response, S = P + T,
+N = P + R × T tokens in all, I items (row 0 is padding), D hidden size of the backbone, H hidden size of the language
+model, G key-value heads, E head size.
 """
 
 from __future__ import annotations
@@ -14,40 +15,45 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tslrec.config import LoraConfig
+from tslrec.data.packing import block_causal_mask
 from tslrec.llm import shared_attention
+from tslrec.llm.item_scaling import standardise_items
 from tslrec.llm.packing import NO_EXAMPLE, PADDING_TOKEN, ROW_LENGTH, PackedExamples, Packer
 from tslrec.llm.prompt import Prompt
-from tslrec.llm.reading import Reading
-from tslrec.llm.scaling import Scaling
-from tslrec.rows import own_past
+from tslrec.llm.readout import PAPER_READOUT
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
 KeysAndValues = Sequence[tuple[Tensor, Tensor]]
-"""Of each layer, each `[1, G, P, E]`."""
-H_U = Reading()
-"""h^u of Eq. 1: the last hidden state at the last token."""
+"""The instruction's keys and values in each layer of the language model, each `[1, G, P, E]`."""
 
 
 class PromptedLLM(nn.Module):
-    """Language model with LoRA and an item projection; what is made of h^u is for the classes that build on it.
+    """A language model with LoRA and a linear item projection (Eq. 1); subclasses add a head that reads h^u.
 
-    The language model and the backbone's item embeddings are frozen. These are centred per dimension and scaled, all
-    by one number, to a standard deviation of 1; the projection starts so that projected items have the standard
-    deviation of the language model's own token embeddings.
+    The language model's own weights and the backbone's item embeddings are frozen. The item embeddings are
+    standardised (see `standardise_items`), and the projection is initialised so that projected items have the standard
+    deviation of the language model's token embeddings.
 
-    The instruction is the same for all examples. With `shared_prefix` it runs once a call, with gradient, and its keys
-    and values are seen by all; what is left of the examples is packed into rows. Outputs and gradients are those of
-    whole sequences, but for LoRA dropout, which then draws one mask of the instruction for the batch. Both run as one
-    pass where the model's attention can be told who sees whom (`shared_attention`), else one after the other.
+    The instruction is the same for all examples. With `shared_prefix` it runs once per batch, with gradient, in one
+    pass with the rest of the examples, which are packed into rows and attend to its keys and values
+    (`shared_attention`). Outputs and gradients equal those of whole sequences. LoRA dropout is the exception: the
+    instruction then has one dropout mask per batch instead of one per example.
 
     Args:
-        adapted: the language model, without its head for tokens, in PEFT's wrapper.
+        adapted: the language model in PEFT's wrapper, without its head for tokens.
         prompt: token ids of the instruction and the response.
-        item_embeddings_ID: the backbone's.
-        shared_prefix: see above; False runs a whole sequence per example.
+        item_embeddings_ID: the backbone's item embeddings, `[I + 1, D]`.
+        shared_prefix: run the instruction once per batch; False runs a whole sequence per example.
+
+    Attributes:
+        adapted: the language model in PEFT's wrapper.
+        packer: packs histories as this model reads them.
+        knowledge_size: H.
+        item_projection: linear_proj of Eq. 1, from D to H.
+        items_ID: the standardised item embeddings.
     """
 
     items_ID: Tensor
@@ -60,7 +66,8 @@ class PromptedLLM(nn.Module):
         super().__init__()
         self.adapted = adapted
         self.shared_prefix = shared_prefix
-        self.one_pass = shared_prefix and shared_attention.install(self.llm)
+        if shared_prefix:
+            shared_attention.install(self.llm)
         self.packer = packer_of(prompt, shared_prefix=shared_prefix)
         tokens = cast(nn.Embedding, self._token_embedding()).weight
         self.knowledge_size = int(tokens.shape[1])
@@ -68,52 +75,67 @@ class PromptedLLM(nn.Module):
         token_std = float(tokens.detach().float().std())
         nn.init.normal_(self.item_projection.weight, std=token_std / self.item_projection.in_features**0.5)
         nn.init.zeros_(self.item_projection.bias)
-        self.register_buffer("items_ID", standardise(item_embeddings_ID), persistent=False)
+        self.register_buffer("items_ID", standardise_items(item_embeddings_ID), persistent=False)
         self.register_buffer("instruction_P", torch.tensor(prompt.instruction), persistent=False)
         self.register_buffer("response_J", torch.tensor(prompt.response), persistent=False)
 
     @property
     def llm(self) -> PreTrainedModel:
-        """The language model itself, its adapted layers in place."""
+        """The language model itself, with its adapted layers."""
         return cast("PreTrainedModel", self.adapted.base_model.model)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """LoRA, item projection and what builds on them."""
+        """The parameters of LoRA, of the item projection and of the subclass's head."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
+    def trained_layers(self) -> dict[str, nn.Module]:
+        """The layers that are trained beside LoRA, by the names under which they are saved."""
+        return {"item_projection": self.item_projection}
+
     def read(self, examples: PackedExamples, prefix: KeysAndValues | None = None) -> Tensor:
-        """h^u of Eq. 1 for packed examples (made by `packer`), `[B, H]`: the last hidden state at the last token.
+        """Computes h^u of Eq. 1: the last hidden state at the last token of the prompt.
 
         Args:
-            examples: the batch.
-            prefix: what `run_prefix` gave, to run many batches with the same weights; computed here where None.
+            examples: the batch, packed by `packer`.
+            prefix: result of `run_prefix`, for running many batches with the same weights; None runs the instruction
+                together with the batch.
+
+        Returns:
+            `[B, H]`.
         """
-        return H_U(self.states(examples, prefix), examples, len(self.response_J))
+        return PAPER_READOUT(self.states(examples, prefix), examples, len(self.response_J))
 
     def states(
         self, examples: PackedExamples, prefix: KeysAndValues | None = None, *, every_layer: bool = False
     ) -> Sequence[Tensor]:
-        """Hidden states of packed examples, `[R, T, H]` each: the last, or those of the embeddings and every layer.
+        """Computes the hidden states of packed examples.
 
         Args:
             examples: see `read`.
             prefix: see `read`.
-            every_layer: see above; in the last of them, too, the final norm is applied.
+            every_layer: return the states of the embeddings and of every layer, not just of the last.
+
+        Returns:
+            Hidden states `[R, T, H]`; the final norm is applied to the last one.
         """
         suffix_RTH = self._embed(examples.tokens_RT)
         if not self.shared_prefix:
             return self._whole_sequences(suffix_RTH, examples, every_layer)
-        if prefix is None and self.one_pass:
+        if prefix is None:
             return self._with_prefix(suffix_RTH, examples, every_layer)
-        return self._after_prefix(suffix_RTH, examples, self.run_prefix() if prefix is None else prefix, every_layer)
+        return self._after_prefix(suffix_RTH, examples, prefix, every_layer)
 
     def run_prefix(self) -> KeysAndValues:
-        """Keys and values of the instruction, with gradient."""
+        """Runs the instruction alone and returns its keys and values.
+
+        Raises:
+            ValueError: in training mode with gradient checkpointing, which cannot fill a cache.
+        """
         cache = self.llm(inputs_embeds=self._instruction(1), use_cache=True).cache
         return [(layer.keys, layer.values) for layer in cache.layers]
 
     def _with_prefix(self, suffix_RTH: Tensor, examples: PackedExamples, every_layer: bool) -> Sequence[Tensor]:
-        """One pass over the instruction and all rows; in front of the examples the instruction stands once."""
+        """One pass over a single long sequence of N tokens: the instruction once, then all rows."""
         length = len(self.instruction_P)
         positions_N = torch.cat(
             [torch.arange(length, device=suffix_RTH.device), examples.positions_RT.flatten() + length]
@@ -133,11 +155,11 @@ class PromptedLLM(nn.Module):
         from transformers import DynamicCache
 
         rows = suffix_RTH.shape[0]
-        # A cache grows in place, so each pass gets one of its own over the same prefix.
+        # A cache grows in place, so each pass gets its own cache over the same prefix.
         cache = DynamicCache([(k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for k, v in prefix])
         output = self.llm(
             inputs_embeds=suffix_RTH,
-            attention_mask=self._mask(examples.examples_RT, suffix_RTH.dtype),
+            attention_mask=self._seen(examples.examples_RT),
             position_ids=examples.positions_RT + len(self.instruction_P),
             cache=cache,
             use_cache=True,
@@ -146,7 +168,7 @@ class PromptedLLM(nn.Module):
         return states_of(output)
 
     def _whole_sequences(self, suffix_RTH: Tensor, examples: PackedExamples, every_layer: bool) -> Sequence[Tensor]:
-        """Every row is one example: instruction, items, response, padding on the right."""
+        """One pass with one example per row: instruction, items, response, padding on the right."""
         instruction_RPH = self._instruction(suffix_RTH.shape[0])
         mask_RS = F.pad((examples.examples_RT != NO_EXAMPLE).long(), (len(self.instruction_P), 0), value=1)
         output = self.llm(
@@ -157,15 +179,9 @@ class PromptedLLM(nn.Module):
         )
         return [state_RSH[:, len(self.instruction_P) :] for state_RSH in states_of(output)]
 
-    def _mask(self, examples_RT: Tensor, dtype: torch.dtype) -> Tensor:
-        """Who sees whom, as the model's attention wants to be told."""
-        seen_R1TS = self._seen(examples_RT)
-        eager = self.llm.config._attn_implementation == "eager"
-        return shared_attention.added_mask(seen_R1TS, dtype) if eager else seen_R1TS
-
     def _seen(self, examples_RT: Tensor) -> Tensor:
-        """Who sees whom, bool `[R, 1, T, P + T]`: the instruction, and one's own example up to oneself."""
-        return F.pad(own_past(examples_RT), (len(self.instruction_P), 0), value=True)[:, None]
+        """Attention mask, bool `[R, 1, T, S]`: a token sees the instruction and its own example up to itself."""
+        return F.pad(block_causal_mask(examples_RT), (len(self.instruction_P), 0), value=True)[:, None]
 
     def _instruction(self, rows: int) -> Tensor:
         return self._token_embedding()(self.instruction_P).expand(rows, -1, -1)
@@ -181,28 +197,25 @@ class PromptedLLM(nn.Module):
 
 
 def states_of(output: Any) -> Sequence[Tensor]:
-    """The hidden states that transformers gives: of every layer where asked for, else the last."""
+    """The hidden states in transformers' output: of every layer if they were asked for, else of the last."""
     return output.hidden_states or [output.last_hidden_state]
 
 
 def packer_of(prompt: Prompt, *, shared_prefix: bool) -> Packer:
-    """What packs examples as a model with this prompt reads them: several to a row only where they share the prefix."""
+    """The packer for a model with this prompt; it puts several examples into a row only if they share the prefix."""
     return Packer(len(prompt.response), ROW_LENGTH if shared_prefix else None)
 
 
-def standardise(item_embeddings_ID: Tensor) -> Tensor:
-    """Centres each dimension and scales the whole table to a standard deviation of 1, which keeps its geometry.
-
-    The padding row takes no part and stays zero.
-    """
-    items_ID = item_embeddings_ID.detach()
-    if len(items_ID) == 1:
-        return torch.zeros(items_ID.shape, device=items_ID.device)
-    return F.pad(Scaling.of(items_ID)(items_ID[1:]), (0, 0, 1, 0))
-
-
 def add_lora(base: PreTrainedModel, lora: LoraConfig) -> PeftModel:
-    """Wraps a base model, freezing it and adding a trainable low-rank update to the chosen linear layers."""
+    """Freezes a base model and adds a trainable low-rank update to its linear layers (LoRA, Hu et al. 2021).
+
+    Args:
+        base: the language model; changed in place.
+        lora: rank, scale, dropout and the layers to adapt.
+
+    Returns:
+        The model in PEFT's wrapper. Its outputs equal the base model's, because LoRA starts at zero.
+    """
     import peft
 
     settings: dict[str, Any] = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}

@@ -1,4 +1,4 @@
-"""The sizes of a Llama-like language model, and what follows from them without its weights."""
+"""The sizes of a Llama-like language model, and the parameter and operation counts that follow from them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from tslrec.config import LLMConfig
-from tslrec.errors import UserError
+from tslrec.system.errors import UserError
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+"""Bytes per number of each dtype."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes by the names of transformers' configurations.
+    """Sizes under the names that transformers' config.json gives them.
 
     Attributes:
+        hidden_size: width of the hidden states.
+        intermediate_size: width of the feed-forward layer.
+        num_hidden_layers: decoder layers.
+        num_attention_heads: query heads per layer.
+        num_key_value_heads: key-value heads per layer.
         head_dim: width of one attention head.
-        attention_bias: whether q, k and v have biases (1) or not (0).
+        vocab_size: tokens of the vocabulary.
+        attention_bias: 1 if q, k and v have biases, else 0.
     """
 
     hidden_size: int
@@ -31,7 +38,7 @@ class Shape:
 
     @property
     def linears(self) -> dict[str, tuple[int, int]]:
-        """Inputs and outputs of each linear layer of a block."""
+        """Input and output width of each linear layer of one decoder layer, by name."""
         size, inner = self.hidden_size, self.intermediate_size
         queries, keys = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
         return {
@@ -46,12 +53,12 @@ class Shape:
 
     @property
     def linear_parameters(self) -> int:
-        """Of all blocks: what every token is multiplied with."""
+        """Weights of the linear layers of all decoder layers: every token is multiplied with each of them once."""
         return self.num_hidden_layers * sum(inputs * outputs for inputs, outputs in self.linears.values())
 
     @property
     def num_parameters(self) -> int:
-        """All weights but a head for tokens, which is not loaded."""
+        """Number of all parameters except the head for tokens, which is not loaded."""
         queries, keys = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
         small = 2 * self.hidden_size + self.attention_bias * (queries + 2 * keys)
         outside = (self.vocab_size + 1) * self.hidden_size
@@ -59,31 +66,36 @@ class Shape:
 
     @property
     def largest_layer(self) -> int:
-        """Parameters of the largest single weight, which ZeRO-3 gathers as a whole."""
+        """Number of parameters of the largest single weight, which ZeRO-3 gathers as a whole."""
         linears = max(inputs * outputs for inputs, outputs in self.linears.values())
         return max(linears, self.vocab_size * self.hidden_size)
 
     def lora_parameters(self, rank: int, targets: Sequence[str]) -> int:
-        """Trainable parameters of LoRA on the linear layers whose names end in one of `targets`."""
+        """Number of trainable parameters of LoRA.
+
+        Args:
+            rank: r.
+            targets: the linear layers whose names end in one of these are adapted.
+        """
         adapted = [sizes for name, sizes in self.linears.items() if name.endswith(tuple(targets))]
         return self.num_hidden_layers * rank * sum(inputs + outputs for inputs, outputs in adapted)
 
     def forward_flops(self, tokens: float, seen: float) -> float:
-        """Floating-point operations of running tokens forward.
+        """Floating-point operations of a forward pass.
 
         Args:
-            tokens: that are run.
-            seen: sum over them of how many tokens each attends to.
+            tokens: number of tokens in the pass.
+            seen: number of tokens that each token attends to, summed over the tokens.
         """
         attention = 4 * self.num_hidden_layers * self.num_attention_heads * self.head_dim
         return 2.0 * self.linear_parameters * tokens + attention * seen
 
 
 def shape_of(llm: LLMConfig) -> Shape:
-    """The sizes of a configured language model.
+    """The sizes of a configured language model, from `llm.random` or `llm.shape`.
 
     Raises:
-        UserError: if the configuration does not give them.
+        UserError: if the configuration lacks a size or names an unknown one.
     """
     if llm.random is not None:
         from tslrec.llm.tiny import NUM_BYTES, complete_sizes

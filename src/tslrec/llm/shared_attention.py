@@ -1,11 +1,11 @@
-"""Attention of one pass over an instruction and all the examples that share it.
+"""Attention for one pass over an instruction and all the examples that share it.
 
-Every layer but attention sees a single long row: the instruction's tokens, then those of the rows of examples one row
-after the other. So the weights are read once a step, and no matrix product is as small as the instruction alone. Only
-attention needs to know who is in which row.
+Every layer except attention sees a single long sequence: the instruction's tokens, then the rows of examples one after
+the other. So a step reads the weights once, and avoids the small matrix products of a pass over the instruction alone.
+Only attention needs to know which token is in which row.
 
-Shapes: A heads, G key-value heads, E head size, P tokens of the instruction, R rows of T tokens, S = P + T,
-N = P + R × T tokens in all.
+Shapes: A query heads, G key-value heads, E head size, P tokens of the instruction, R rows, T tokens of a row,
+S = P + T, N = P + R × T tokens in all, X = A / G × T queries that share a key-value head.
 """
 
 from __future__ import annotations
@@ -20,23 +20,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NAME = "tslrec_shared_instruction"
+"""Name under which `attend` is registered with transformers."""
 
 
-def install(llm: PreTrainedModel) -> bool:
-    """Makes a language model attend by `attend`, which is its own attention wherever a mask is an ordinary one.
-
-    Returns:
-        False, with nothing changed, for a model that does not attend by torch's scaled dot product attention.
-    """
+def install(llm: PreTrainedModel) -> None:
+    """Makes a language model use `attend`, which with an ordinary mask is transformers' own "sdpa" attention."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
-    if llm.config._attn_implementation not in {"sdpa", NAME}:
-        return False
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     llm.set_attn_implementation(NAME)
-    return True
 
 
 def attend(
@@ -49,18 +43,21 @@ def attend(
     scaling: float | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """Attention as transformers asks for it; `[1, N, A, E]`.
+    """Computes attention, with the signature that transformers expects.
 
     Args:
-        module: the layer, with `num_key_value_groups`.
-        query_1ANE: rotated.
-        key_1GNE: rotated.
+        module: the attention layer, with `num_key_value_groups`.
+        query_1ANE: queries, after rotary position embedding.
+        key_1GNE: keys, after rotary position embedding.
         value_1GNE: values.
-        attention_mask: float `[R, 1, T, S]`, added to the scores, from `added_mask`: what each token of the rows sees
-            of the instruction and of its row. Any mask that covers the queries as they stand is an ordinary one.
-        dropout: of the attention weights.
-        scaling: of the scores.
-        others: for ordinary attention.
+        attention_mask: float `[R, 1, T, S]` from `added_mask`, added to the scores: what each token of the rows sees of
+            the instruction and of its row. A mask with one row per query, or None, is an ordinary mask.
+        dropout: probability of dropping an attention weight.
+        scaling: factor of the scores; None for 1 / sqrt(E).
+        others: passed on to ordinary attention.
+
+    Returns:
+        The attended values `[1, N, A, E]`, and None instead of attention weights.
     """
     if attention_mask is None or attention_mask.shape[2] == query_1ANE.shape[2]:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -79,12 +76,12 @@ def attend(
         is_causal=True,
         **settings,
     )
-    # The queries of the heads that share a key go side by side, so that no key is copied for each of them.
-    query_RGXE = in_rows(query_1ANE, length, rows).unflatten(1, (groups, -1)).flatten(2, 3)
+    # Query heads that share a key-value head are laid side by side, so that the keys need not be copied for each head.
+    query_RGXE = split_into_rows(query_1ANE, length, rows).unflatten(1, (groups, -1)).flatten(2, 3)
     attended_RGXE = F.scaled_dot_product_attention(
         query_RGXE,
-        behind_instruction(key_1GNE, length, rows),
-        behind_instruction(value_1GNE, length, rows),
+        with_instruction(key_1GNE, length, rows),
+        with_instruction(value_1GNE, length, rows),
         attn_mask=attention_mask.repeat(1, 1, heads // groups, 1),
         **settings,
     )
@@ -93,21 +90,46 @@ def attend(
     return torch.cat([instruction_1APE.transpose(1, 2), attended_1NAE], dim=1), None
 
 
-def in_rows(states_1ANE: Tensor, length: int, rows: int) -> Tensor:
-    """What stands behind the instruction, in its rows, `[R, A, T, E]`."""
+def split_into_rows(states_1ANE: Tensor, length: int, rows: int) -> Tensor:
+    """The tokens after the instruction, split into rows.
+
+    Args:
+        states_1ANE: queries, keys or values.
+        length: P.
+        rows: R.
+
+    Returns:
+        `[R, A, T, E]`.
+    """
     return states_1ANE[0, :, length:].unflatten(1, (rows, -1)).transpose(0, 1)
 
 
-def behind_instruction(states_1GNE: Tensor, length: int, rows: int) -> Tensor:
-    """What each row sees, the instruction and itself, `[R, G, S, E]`."""
+def with_instruction(states_1GNE: Tensor, length: int, rows: int) -> Tensor:
+    """The instruction's keys or values in front of those of each row.
+
+    Args:
+        states_1GNE: keys or values.
+        length: P.
+        rows: R.
+
+    Returns:
+        `[R, G, S, E]`.
+    """
     instruction_RGPE = states_1GNE[:, :, :length].expand(rows, -1, -1, -1)
-    return torch.cat([instruction_RGPE, in_rows(states_1GNE, length, rows)], dim=2)
+    return torch.cat([instruction_RGPE, split_into_rows(states_1GNE, length, rows)], dim=2)
 
 
 def added_mask(seen_R1TS: Tensor, dtype: torch.dtype) -> Tensor:
-    """Zero where one sees and the smallest number of the type where not, to be added to the scores, `[R, 1, T, S]`.
+    """Turns a boolean mask into numbers that are added to the attention scores.
 
-    Made once for all layers, which would each make it of a mask of booleans.
+    It is made once for all layers; with a boolean mask every layer would make it again.
+
+    Args:
+        seen_R1TS: True where a token sees another one.
+        dtype: type of the scores.
+
+    Returns:
+        `[R, 1, T, S]`: 0 where True, the smallest number of the type where False.
     """
     return torch.zeros(seen_R1TS.shape, dtype=dtype, device=seen_R1TS.device).masked_fill(
         ~seen_R1TS, torch.finfo(dtype).min

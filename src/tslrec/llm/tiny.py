@@ -1,11 +1,11 @@
-"""A language model without files: a small Llama with random weights and a tokenizer of single bytes, for tests."""
+"""A language model that needs no files, for tests: a small Llama with random weights and a byte tokenizer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tslrec.errors import UserError
+from tslrec.system.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import LlamaModel, PreTrainedTokenizerFast
@@ -17,16 +17,20 @@ SIZES = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
 }
-"""What `llm.random` may set, and what it is otherwise; `seed` (0) draws other weights."""
+"""The sizes that `llm.random` may set, with their defaults. It may also set `seed`, which draws the weights (0)."""
 
 NUM_BYTES = 256
+"""Size of the vocabulary: one token per byte."""
 
 
 def complete_sizes(sizes: Mapping[str, int]) -> dict[str, int]:
-    """All sizes and the seed, those not given by default.
+    """Fills in the defaults of all sizes and of the seed that are not given.
+
+    Args:
+        sizes: from `llm.random`.
 
     Raises:
-        UserError: for an unknown name, or heads that do not divide what they must.
+        UserError: if a name is unknown, or the numbers of heads do not divide the sizes that they split.
     """
     known = {**SIZES, "seed": 0}
     unknown = sorted(set(sizes) - set(known))
@@ -42,22 +46,31 @@ def complete_sizes(sizes: Mapping[str, int]) -> dict[str, int]:
     return complete
 
 
-def random_llama(sizes: Mapping[str, int], attention: str) -> LlamaModel:
-    """A Llama with random weights, the same ones for the same sizes; torch's random state is left as it was."""
+def random_llama(sizes: Mapping[str, int]) -> LlamaModel:
+    """A Llama with random weights in float32; equal sizes and seeds give equal weights.
+
+    torch's random state is left unchanged.
+
+    Args:
+        sizes: from `llm.random`; the rest takes its default.
+
+    Raises:
+        UserError: if the sizes do not fit.
+    """
     import torch
     from transformers import LlamaConfig, LlamaModel
 
     numbers: dict[str, Any] = complete_sizes(sizes)
     seed = numbers.pop("seed")
     numbers |= {"vocab_size": NUM_BYTES, "bos_token_id": None, "eos_token_id": None}
-    config = LlamaConfig(**numbers, attn_implementation=attention)  # type: ignore[call-arg]
+    config = LlamaConfig(**numbers, attn_implementation="sdpa")  # type: ignore[call-arg]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlamaModel(config)
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per UTF-8 byte, so that any text can be encoded."""
+    """A tokenizer with one token per UTF-8 byte, so that it can encode any text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

@@ -1,4 +1,7 @@
-"""Stage 1 of the pipeline: an ID-only sequential recommender, and the item embeddings that it learns."""
+"""Stage 1 of the pipeline: an ID-only sequential recommender, M(Θ) of the paper (Section 4.1), and its item embeddings.
+
+Shapes: I items (row 0 is padding), D hidden size of the backbone.
+"""
 
 from __future__ import annotations
 
@@ -7,32 +10,35 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from tslrec.item_embedding import IdEmbedding
+from tslrec.models.item_embedding import IdEmbedding
 from tslrec.stages.context import StageContext
-from tslrec.stages.next_item import NextItemModule
+from tslrec.stages.outputs import ITEM_EMBEDDINGS
 from tslrec.stages.recommender import train_recommender
-
-VERSION = 7
-TOGETHER = True
+from tslrec.training.next_item import NextItemModule
 
 
 class BackboneModule(NextItemModule):
-    """M(Θ) of the paper (Section 4.1): a backbone around a free vector per item."""
+    """Next-item training of a backbone around one free vector per item: M(Θ) of the paper (Section 4.1)."""
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Writes `weights.safetensors`, `ranks.safetensors` and the item embeddings.
+    """Trains the backbone around one free vector per item.
 
-    These are `item_embeddings.safetensors`: `item_embeddings` `[I + 1, D]`, row 0 zeros.
+    Writes `weights.safetensors`, `ranks.safetensors` and `item_embeddings.safetensors`, which holds `item_embeddings`,
+    float32 `[I + 1, D]`, row 0 zeros.
+
+    Returns:
+        See `train_recommender`.
+
+    Raises:
+        UserError: see `train_recommender`.
     """
     model = context.config.model
-    item_embedding = IdEmbedding(
-        context.interactions.num_items, model["hidden_size"], padding_row=model.get("padding_row", False)
-    )
+    item_embedding = IdEmbedding(context.interactions.num_items, model["hidden_size"])
     module, metrics = train_recommender(context, item_embedding, BackboneModule)
     with torch.no_grad():
         table_ID = module.backbone.item_embedding.table().float().cpu().clone()
     table_ID[0] = 0
     if module.global_rank == 0:
-        save_file({"item_embeddings": table_ID}, context.folder / "item_embeddings.safetensors")
+        save_file({"item_embeddings": table_ID}, context.folder / ITEM_EMBEDDINGS)
     return metrics

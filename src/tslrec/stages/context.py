@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import lightning
 
-    from tslrec.checkpoints import Checkpoints
     from tslrec.config import Config
-    from tslrec.interactions import Interactions
-    from tslrec.measuring import Meter
-
-
-class MakeTrainer(Protocol):
-    """Builds the Lightning trainer of a stage, with its progress bar, CSV logs, device and strategy in place."""
-
-    def __call__(
-        self,
-        *,
-        max_epochs: int,
-        callbacks: Sequence[lightning.Callback] = (),
-        llm: bool = False,
-        gradient_clip: float | None = None,
-    ) -> lightning.Trainer: ...
+    from tslrec.data.interactions import Interactions
+    from tslrec.system.meter import Meter
+    from tslrec.training.checkpoints import Checkpoints
 
 
 @dataclass(frozen=True)
@@ -36,13 +23,14 @@ class StageContext:
     Attributes:
         config: the resolved configuration, plain dataclasses.
         interactions: the data set.
-        seed: this stage's own, derived from the run's; already set for Python, NumPy and torch.
-        folder: where the first process of the job writes the stage's files; published as a whole once it has returned.
+        seed: the stage's own seed, derived from the run's; Python, NumPy and torch are seeded with it already.
+        folder: where rank 0 writes the stage's files. The folder is published as a whole after the stage has returned.
         inputs: the folder of each earlier stage's verified artifact, by stage name.
-        make_trainer: see `MakeTrainer`; its trainers keep their checkpoints by themselves.
-        checkpoints: what a stage that is no training keeps in their folder is there until all of it is done.
-        meter: what the stage costs; goes on with what an earlier process had spent.
-        tell: says a line to the person, in the first process of the job.
+        make_trainer: builds a Lightning trainer with the stage's device, strategy, logs and checkpoints: an instance of
+            `tslrec.training.trainer.StageTrainers`, whose `__call__` names the arguments.
+        checkpoints: folder of the stage's checkpoints. A stage that trains nothing may keep partial results in it; the
+            folder is removed once the stage has finished.
+        meter: wall time and peak memory of the stage, including those of interrupted attempts that it resumes.
     """
 
     config: Config
@@ -50,7 +38,6 @@ class StageContext:
     seed: int
     folder: Path
     inputs: Mapping[str, Path]
-    make_trainer: MakeTrainer
+    make_trainer: Callable[..., lightning.Trainer]
     checkpoints: Checkpoints
     meter: Meter
-    tell: Callable[[str], None] = print

@@ -1,4 +1,7 @@
-"""Stage 2 of the pipeline: latent categories and preference distributions from the backbone's item embeddings."""
+"""Stage 2 of the pipeline: latent categories and preference distributions (paper, Section 4.1).
+
+Shapes: I items (row 0 is padding), U users, K categories, D hidden size of the backbone.
+"""
 
 from __future__ import annotations
 
@@ -8,44 +11,39 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from tslrec.arrays import ID_MAP, load_arrays
-from tslrec.preferences import cluster_items, soft_memberships, soft_preferences, user_preferences
+from tslrec.knowledge.preferences import cluster_items, user_preferences
 from tslrec.stages.context import StageContext
-
-VERSION = 1
-TOGETHER = False
+from tslrec.stages.outputs import PREFERENCES, read_item_embeddings
+from tslrec.system.safetensors_io import ID_MAP
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Writes `preferences.safetensors`: `clusters` `[I + 1]`, `preferences` `[U, K]`, `centroids` `[K, D]`.
+    """Clusters the backbone's item embeddings by k-means, and counts each user's training items per cluster.
 
-    And `memberships` `[I + 1, K]` where items count for several categories.
+    Writes `preferences.safetensors`: `clusters` `[I + 1]`, -1 for padding; `preferences` `[U, K]`, each row a
+    distribution; `centroids` `[K, D]`.
 
     Returns:
-        The smallest and largest group, and the adjusted Rand index against the true categories where they are known.
+        `smallest_group` and `largest_group`: items in the smallest and the largest cluster. `ari_clusters`: adjusted
+        Rand index of the clusters against the true categories, where the data set has them.
     """
     config = context.config.preferences
-    item_embeddings_ID = load_arrays(context.inputs["backbone"] / "item_embeddings.safetensors")["item_embeddings"]
+    item_embeddings_ID = read_item_embeddings(context.inputs["backbone"]).numpy()
     clusters_I, centroids_KD = cluster_items(
         item_embeddings_ID, num_clusters=config.num_clusters, num_starts=config.num_starts, seed=context.seed
     )
     arrays: dict[str, NDArray[Any]] = {"clusters": clusters_I, "centroids": centroids_KD}
-    if config.softness == 0:
-        arrays["preferences"] = user_preferences(context.interactions, clusters_I, config.num_clusters)
-    else:
-        memberships_IK = soft_memberships(item_embeddings_ID, centroids_KD, config.softness)
-        arrays["memberships"] = memberships_IK
-        arrays["preferences"] = soft_preferences(context.interactions, memberships_IK)
+    arrays["preferences"] = user_preferences(context.interactions, clusters_I, config.num_clusters)
     save_file(
         arrays,
-        context.folder / "preferences.safetensors",
+        context.folder / PREFERENCES,
         metadata={ID_MAP: context.interactions.ids.digest},
     )
-    sizes = np.bincount(clusters_I[1:], minlength=config.num_clusters)
-    metrics: dict[str, Any] = {"smallest_group": int(sizes.min()), "largest_group": int(sizes.max())}
-    truth = context.interactions.true_categories
-    if truth is not None:
+    sizes_K = np.bincount(clusters_I[1:], minlength=config.num_clusters)
+    metrics: dict[str, Any] = {"smallest_group": int(sizes_K.min()), "largest_group": int(sizes_K.max())}
+    truth_I = context.interactions.true_categories
+    if truth_I is not None:
         from sklearn.metrics import adjusted_rand_score
 
-        metrics["ari_clusters"] = float(adjusted_rand_score(truth[1:], clusters_I[1:]))
+        metrics["ari_clusters"] = float(adjusted_rand_score(truth_I[1:], clusters_I[1:]))
     return metrics

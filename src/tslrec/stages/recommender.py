@@ -1,26 +1,33 @@
-"""Trains, selects and tests a sequential recommender; the backbone and the fusion stages differ only in its table."""
+"""Trains, selects and tests a sequential recommender; the backbone and the fusion stages differ only in its table.
+
+Shapes: I items (0 is padding).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from hydra.utils import get_class
+from numpy.typing import NDArray
 from safetensors.torch import save_file
+from torch import Tensor
 
-from tslrec.backbones.base import Backbone, CausalBackbone
-from tslrec.check import MODEL_KEYS
-from tslrec.config import TrainingConfig
-from tslrec.interactions import Interactions
-from tslrec.item_embedding import ItemEmbedding
-from tslrec.resuming import fit
-from tslrec.sampled_softmax import NegativeSampler
-from tslrec.sequences import SequenceDataModule
+from tslrec.config import MODEL_KEYS, TrainingConfig
+from tslrec.data.datamodule import SequenceDataModule
+from tslrec.data.interactions import Interactions
+from tslrec.evaluation.metrics import needs_lists
+from tslrec.evaluation.user_ranks import save_ranks
+from tslrec.models.backbones.base import Backbone, CausalBackbone
+from tslrec.models.item_embedding import ItemEmbedding
 from tslrec.stages.context import StageContext
-from tslrec.stages.next_item import NextItemModule
-from tslrec.stages.selection import selection_callbacks
-from tslrec.user_ranks import save_ranks
+from tslrec.stages.outputs import WEIGHTS
+from tslrec.training.best_weights import selection_callbacks
+from tslrec.training.next_item import NextItemModule
+from tslrec.training.resuming import fit
+from tslrec.training.sampled_softmax import NegativeSampler
 
 Module = TypeVar("Module", bound=NextItemModule)
 
@@ -28,35 +35,61 @@ Module = TypeVar("Module", bound=NextItemModule)
 def build_backbone(
     model: Mapping[str, Any], item_embedding: ItemEmbedding, *, num_users: int, max_len: int
 ) -> Backbone:
-    """The backbone that a `model` section names, around an item embedding."""
-    numbers = {key: value for key, value in model.items() if key not in MODEL_KEYS and key != "_target_"}
-    backbone = get_class(model["_target_"])(item_embedding, num_users, max_len, **numbers)
+    """The backbone that a `model` section describes.
+
+    Args:
+        model: the section: `_target_` and the backbone's own settings.
+        item_embedding: what the backbone is built around.
+        num_users: U.
+        max_len: the longest input, L, in items.
+    """
+    settings = {key: value for key, value in model.items() if key not in MODEL_KEYS and key != "_target_"}
+    backbone = get_class(model["_target_"])(item_embedding, num_users, max_len, **settings)
     assert isinstance(backbone, Backbone)
     return backbone
 
 
-def negative_sampler(
-    config: TrainingConfig, interactions: Interactions, item_embedding: ItemEmbedding
-) -> NegativeSampler | None:
-    """What draws the negatives of a sampled softmax; None where the softmax is over all items."""
+def negative_sampler(config: TrainingConfig, interactions: Interactions) -> NegativeSampler | None:
+    """Draws the negatives of a sampled softmax by training count; None where the softmax is over all items."""
     if config.num_negatives is None:
         return None
     return NegativeSampler(
-        np.bincount(interactions.items[interactions.trained], minlength=interactions.num_items + 1),
+        training_counts(interactions),
         num_negatives=config.num_negatives,
         exponent=config.negative_exponent,
-        padding_row=item_embedding.padding_row,
     )
 
 
+def training_counts(interactions: Interactions) -> NDArray[np.int64]:
+    """How often each item occurs in the training part, `[I + 1]`."""
+    return np.bincount(interactions.items[interactions.is_training_N], minlength=interactions.num_items + 1)
+
+
+def counts_for(metrics: Sequence[str], interactions: Interactions) -> Tensor | None:
+    """The training counts, int64 `[I + 1]`, where one of the metrics needs them; else None."""
+    if not any(needs_lists(name) for name in metrics):
+        return None
+    return torch.from_numpy(training_counts(interactions))
+
+
 def train_recommender(
-    context: StageContext, item_embedding: ItemEmbedding, module_class: Callable[..., Module]
+    context: StageContext, item_embedding: ItemEmbedding, module_class: type[Module]
 ) -> tuple[Module, dict[str, Any]]:
     """Trains with early stopping, tests the best weights once; writes `weights.safetensors` and `ranks.safetensors`.
 
+    Args:
+        context: of the stage.
+        item_embedding: the item table that the backbone is built around.
+        module_class: the stage's LightningModule.
+
     Returns:
-        The module with its best weights, and the stage's metrics: `validation/…` and `test/…` of both ranking
-        protocols, the users that they are of, the best epoch and how many were run.
+        The module with its best weights, and the stage's metrics: those of `validation/…` and `test/…` under both
+        ranking protocols, `validation/users` and `test/users` (users evaluated), `best_epoch` (from 0) and `epochs`
+        (run in all).
+
+    Raises:
+        UserError: if a loss or a gradient is not finite, or a checkpoint cannot be read.
+        StoppedError: if a signal asked the run to end; the training can be resumed.
     """
     config = context.config.training
     backbone = build_backbone(
@@ -69,7 +102,9 @@ def train_recommender(
         backbone,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
-        sampler=negative_sampler(config, context.interactions, item_embedding),
+        sampler=negative_sampler(config, context.interactions),
+        metrics=context.config.metrics,
+        training_counts_I=counts_for(context.config.metrics, context.interactions),
     )
     data = SequenceDataModule(
         context.interactions,
@@ -94,7 +129,7 @@ def train_recommender(
         save_ranks(ranks, context.folder)
         save_file(
             {name: value.contiguous() for name, value in module.backbone.state_dict().items()},
-            context.folder / "weights.safetensors",
+            context.folder / WEIGHTS,
         )
     metrics: dict[str, Any] = {
         **best.metrics,

@@ -1,0 +1,1 @@
+"""The command line: `tslrec VERB`, a module per verb, and what `train.py` runs (`train.py` in this folder)."""

@@ -1,0 +1,54 @@
+"""Runs the configured methods and prints the closing table; `train.py` calls it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from tslrec.pipeline.artifacts import ArtifactStore
+from tslrec.pipeline.composition import Composer, to_config
+from tslrec.pipeline.results import record, run_folder
+from tslrec.pipeline.run import run_methods
+from tslrec.pipeline.sweeps.cell import CellRecorder
+from tslrec.pipeline.sweeps.fingerprint import fingerprint
+from tslrec.reports.closing_table import print_closing_table
+from tslrec.system import logs, processes
+from tslrec.system.disk_errors import disk_fault
+from tslrec.system.errors import UserError
+from tslrec.system.exits import exit_with
+from tslrec.system.memory import keep_freed_memory, use_large_pages
+
+
+def run(composed: DictConfig, overrides: list[str]) -> None:
+    """Runs the configured methods; an error that the user can fix ends in one line and exit code 2.
+
+    Every process of a job runs this; only rank 0 writes and prints.
+
+    Args:
+        composed: the configuration that Hydra composed.
+        overrides: the overrides of the command line.
+    """
+    keep_freed_memory()
+    use_large_pages()
+    logs.install()
+    job, first = processes.join_job(), processes.is_rank_zero()
+    if not first:
+        processes.mute_rank()
+    try:
+        with CellRecorder(first) as cell:
+            config = to_config(composed)
+            cell.fingerprint = fingerprint(config)
+            results = run_methods(config, Composer(overrides), ArtifactStore(Path(config.artifacts), job, first))
+            if results:
+                cell.result = run_folder(config, results)
+            if results and first:
+                print_closing_table(results, record(config, results), Console())
+    except Exception as error:
+        if not first:
+            processes.wait_for_rank_zero()
+        known = error if isinstance(error, UserError) else disk_fault(error)
+        if known is None:
+            raise
+        exit_with(known)

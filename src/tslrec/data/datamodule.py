@@ -1,0 +1,282 @@
+"""The LightningDataModule of the stages that train a sequential recommender: backbone and fusion.
+
+Shapes: B sequences, L positions, S (row, item) pairs of histories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import lightning
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tslrec.data.batching import Batches, RandomBatches, rank_share
+from tslrec.data.interactions import TEST, VALIDATION, Interactions
+from tslrec.data.packing import Packing, chunks_by_length, equal_chunks, pack_rows
+from tslrec.data.sequence_batch import SequenceBatch, TrainingBatch
+from tslrec.data.windows import all_prefixes, all_windows, index_in_group
+from tslrec.system.errors import UserError
+from tslrec.system.processes import rank_and_world_size
+
+SAMPLE_SEED = 0
+"""Seed that draws the evaluated users where not all are evaluated; fixed, so that all methods and seeds share them."""
+
+
+class SequenceDataModule(lightning.LightningDataModule):
+    """Batches of the users' training parts, and of their validation and test items (leave-one-out).
+
+    Args:
+        interactions: the data set.
+        max_len: length of the input, in items: the last ones of the history.
+        batch_size: training targets per optimizer step (on average, where all positions of a sequence train at once).
+        eval_batch_size: users scored at a time.
+        all_positions: train every position of a sequence in one pass, which needs a causal backbone; false: one
+            prefix per instance.
+        seed: determines the order of the training instances.
+        packed: with `all_positions`, put several sequences into a row; the backbone must support it
+            (`CausalBackbone.packs`).
+        fixed_window: without `all_positions`, do not group prefixes by length, since the backbone computes `max_len`
+            positions for each of them (`Backbone.fixed_window`).
+        steps_per_epoch: optimizer steps per epoch; None: an epoch is one pass over the data.
+        validation_users: number of users per validation, drawn at random once; None: all.
+        test_users: the same for the test.
+
+    Attributes:
+        validated: ids of the users of a validation, ascending.
+        tested: ids of the users of the test, ascending.
+
+    Raises:
+        UserError: if no user has two training items, so that there is nothing to train on.
+    """
+
+    def __init__(
+        self,
+        interactions: Interactions,
+        *,
+        max_len: int,
+        batch_size: int,
+        eval_batch_size: int,
+        all_positions: bool,
+        seed: int,
+        packed: bool = False,
+        fixed_window: bool = False,
+        steps_per_epoch: int | None = None,
+        validation_users: int | None = None,
+        test_users: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.interactions = interactions
+        self.max_len = max_len
+        self.eval_batch_size = eval_batch_size
+        self.fixed_window = fixed_window
+        self.validated = sample_users(interactions, validation_users)
+        self.tested = sample_users(interactions, test_users)
+        collate: Callable[..., TrainingBatch]
+        if all_positions:
+            self.windows = all_windows(interactions, max_len)
+            instances, collate = len(self.windows), self.collate_rows if packed else self.collate_windows
+            per_window = self.windows.num_targets / max(1, instances)
+            batch_size = max(1, round(batch_size / max(1.0, per_window)))
+        else:
+            self.prefixes = all_prefixes(interactions, max_len)
+            instances, collate = len(self.prefixes), self.collate_prefixes
+        if instances == 0:
+            raise UserError(f"{interactions.name}: no user has two training items; give data with longer histories")
+        self.batches = Batches(RandomBatches(instances, batch_size, seed, steps_per_epoch), collate)
+
+    def train_dataloader(self) -> Batches[TrainingBatch]:
+        return self.batches
+
+    def val_dataloader(self) -> Batches[SequenceBatch]:
+        return self.evaluation(VALIDATION)
+
+    def test_dataloader(self) -> Batches[SequenceBatch]:
+        return self.evaluation(TEST)
+
+    def collate_prefixes(self, step: NDArray[np.int64]) -> TrainingBatch:
+        """This rank's micro-batches of one step, each prefix with the item after it as its target.
+
+        Args:
+            step: indices into `self.prefixes`, over all ranks.
+        """
+        prefixes = self.prefixes
+        indices, counted = rank_share(step)
+        lengths = prefixes.ends[indices] - prefixes.starts[indices]
+        parts = []
+        for rows in equal_chunks(indices) if self.fixed_window else chunks_by_length(indices, lengths):
+            starts, ends = prefixes.starts[rows], prefixes.ends[rows]
+            targets_B = self.interactions.items[ends].astype(np.int64) * counted
+            parts.append(self.batch(prefixes.users[rows], starts, ends - starts, targets_B))
+        return TrainingBatch(tuple(parts), len(step))
+
+    def collate_windows(self, step: NDArray[np.int64]) -> TrainingBatch:
+        """This rank's micro-batches of one step, each position with the item after it as its target.
+
+        Args:
+            step: indices into `self.windows`, over all ranks.
+        """
+        windows = self.windows
+        indices, counted = rank_share(step)
+        parts = []
+        for rows in chunks_by_length(indices, windows.lengths[indices]):
+            starts, lengths = windows.starts[rows], windows.lengths[rows]
+            targets_BL = self.padded(starts + 1, lengths) * counted
+            targets_BL[np.arange(targets_BL.shape[1]) < windows.skipped[rows][:, None]] = 0
+            parts.append(self.batch(windows.users[rows], starts, lengths, targets_BL))
+        return TrainingBatch(tuple(parts), int((windows.lengths[step] - windows.skipped[step]).sum()))
+
+    def collate_rows(self, step: NDArray[np.int64]) -> TrainingBatch:
+        """This rank's part of one step as a single micro-batch, with several windows to a row.
+
+        Each position has the item after it as its target.
+
+        Args:
+            step: indices into `self.windows`, over all ranks.
+        """
+        windows = self.windows
+        indices, counted = rank_share(step)
+        starts, lengths, skipped = (each[indices] for each in (windows.starts, windows.lengths, windows.skipped))
+        rows_B, columns_B, shape = pack_rows(lengths, self.max_len)
+        within = index_in_group(lengths)
+        index = np.repeat(rows_B, lengths), np.repeat(columns_B, lengths) + within
+        items, source = self.interactions.items, np.repeat(starts, lengths) + within
+        targets = np.where(within >= np.repeat(skipped, lengths), items[source + 1], 0) * counted
+        sequences = np.repeat(np.arange(len(lengths)), lengths)
+        packing = Packing(scatter(shape, index, sequences, -1), scatter(shape, index, within, 0))
+        unused_B = torch.zeros(shape[0], dtype=torch.int64)
+        items_BL, targets_BL = scatter(shape, index, items[source], 0), scatter(shape, index, targets, 0)
+        part = SequenceBatch(items_BL, unused_B, unused_B, targets_BL, packing=packing)
+        return TrainingBatch((part,), int((windows.lengths[step] - windows.skipped[step]).sum()))
+
+    def evaluation(self, held_out: int) -> Batches[SequenceBatch]:
+        """This rank's batches of an evaluation; over all ranks each evaluated user occurs once.
+
+        Args:
+            held_out: the target's position from the end of the history, `TEST` or `VALIDATION`.
+        """
+        users = self.validated if held_out == VALIDATION else self.tested
+        user_batches = evaluation_batches(self.interactions, users, self.eval_batch_size)
+        return Batches(user_batches, lambda batch: self.collate_evaluation(batch, held_out))
+
+    def collate_evaluation(self, users_B: NDArray[np.int64], held_out: int) -> SequenceBatch:
+        """A batch of users: the last `max_len` items before the target as input, all items before it as history.
+
+        Args:
+            users_B: user ids; may be empty.
+            held_out: see `evaluation`.
+        """
+        begins, ends = self.interactions.offsets[users_B], self.interactions.offsets[users_B + 1] - held_out
+        starts = np.maximum(begins, ends - self.max_len)
+        seen_rows, items_before = seen_items(self.interactions, begins, ends)
+        return self.batch(
+            users_B,
+            starts,
+            ends - starts,
+            self.interactions.items[ends].astype(np.int64),
+            seen_rows,
+            items_before,
+        )
+
+    def batch(
+        self,
+        users_B: NDArray[np.int64],
+        starts_B: NDArray[np.int64],
+        lengths_B: NDArray[np.int64],
+        targets: NDArray[np.int64],
+        seen_rows: Tensor | None = None,
+        seen_items: Tensor | None = None,
+    ) -> SequenceBatch:
+        """Builds a `SequenceBatch` whose inputs are ranges of the flat array.
+
+        Args:
+            users_B: user ids.
+            starts_B: index of each sequence's first item in the flat array.
+            lengths_B: number of its items.
+            targets: see `SequenceBatch`.
+            seen_rows: see `SequenceBatch`.
+            seen_items: see `SequenceBatch`.
+        """
+        return SequenceBatch(
+            torch.from_numpy(self.padded(starts_B, lengths_B)),
+            torch.from_numpy(lengths_B),
+            torch.from_numpy(users_B),
+            torch.from_numpy(targets),
+            seen_rows,
+            seen_items,
+        )
+
+    def padded(self, starts_B: NDArray[np.int64], lengths_B: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Ranges of the flat array as rows `[B, L]`, padded with 0 on the right."""
+        column_L = np.arange(lengths_B.max(initial=0))
+        index_BL = starts_B[:, None] + column_L
+        inside_BL = column_L < lengths_B[:, None]
+        items_BL = self.interactions.items[np.where(inside_BL, index_BL, 0)].astype(np.int64)
+        return np.where(inside_BL, items_BL, 0)
+
+
+def sample_users(interactions: Interactions, count: int | None) -> NDArray[np.int64]:
+    """Draws `count` of the users that can be evaluated, without replacement; None, or as many as there are, gives all.
+
+    Returns:
+        User ids, ascending.
+    """
+    users = interactions.evaluated_users
+    if count is None or count >= len(users):
+        return users
+    return np.sort(np.random.default_rng(SAMPLE_SEED).choice(users, count, replace=False))
+
+
+def scatter(
+    shape: tuple[int, int], index: tuple[NDArray[np.int64], NDArray[np.int64]], values: NDArray[np.int64], fill: int
+) -> Tensor:
+    """A tensor that holds values at the given positions and `fill` elsewhere.
+
+    Args:
+        shape: the tensor's shape.
+        index: row and column of each value.
+        values: the values.
+        fill: the number at all other positions.
+    """
+    array = np.full(shape, fill, dtype=np.int64)
+    array[index] = values
+    return torch.from_numpy(array)
+
+
+def evaluation_batches(
+    interactions: Interactions, users: NDArray[np.int64], batch_size: int
+) -> list[NDArray[np.int64]]:
+    """Splits the users to evaluate into this rank's batches, sorted by the length of the history.
+
+    All ranks get the same number of batches, since DDP may communicate between batches; the last one may be empty.
+
+    Args:
+        interactions: the data set.
+        users: ids of all users to evaluate, over all ranks.
+        batch_size: users per batch.
+    """
+    users = users[np.argsort(interactions.lengths[users], kind="stable")]
+    rank, world_size = rank_and_world_size()
+    largest_share = -(-len(users) // world_size)
+    return np.split(users[rank::world_size], range(batch_size, largest_share, batch_size))
+
+
+def seen_items(
+    interactions: Interactions, begins_B: NDArray[np.int64], ends_B: NDArray[np.int64]
+) -> tuple[Tensor, Tensor]:
+    """All items of several ranges of the flat array, as pairs of row and item id.
+
+    Args:
+        interactions: the data set.
+        begins_B: first index of each range.
+        ends_B: index after the last one.
+
+    Returns:
+        The rows, not decreasing, and the item ids, both int64 `[S]`.
+    """
+    counts_B = ends_B - begins_B
+    rows_S = np.repeat(np.arange(len(counts_B)), counts_B)
+    index_S = index_in_group(counts_B) + np.repeat(begins_B, counts_B)
+    return torch.from_numpy(rows_S), torch.from_numpy(interactions.items[index_S].astype(np.int64))

@@ -1,0 +1,302 @@
+"""The metrics that a configuration may name (`metrics: [HR@10, …]`): one small class each.
+
+To add one, write a subclass of `RankMetric` (a value of the target's rank) or of `ListMetric` (a value of how often
+each item was recommended) with a `name` here; nothing else. With one target a user, Recall@k equals HR@k, and MAP@k
+equals MRR@k.
+
+The states of every metric are sums, so that it is exact over batches and processes.
+
+Shapes: B users, I items (0 is padding), K items of a list.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import ClassVar, cast
+
+import torch
+import torchmetrics
+from torch import Tensor
+from torch.nn import Module
+
+from tslrec.config import DEFAULT_METRICS, SELECTING_METRIC
+from tslrec.evaluation.protocols import PROTOCOLS
+from tslrec.system.errors import UserError
+
+METRICS_BY_NAME: dict[str, type[RankingMetric]] = {}
+"""Every metric that has a name, in the order of this file."""
+
+
+class RankingMetric(torchmetrics.Metric):
+    """A metric at a cutoff.
+
+    Args:
+        k: the cutoff: how many of the first items of a list are looked at.
+
+    Attributes:
+        name: how a configuration names it, before `@k`; empty for a base class.
+    """
+
+    name: ClassVar[str] = ""
+    full_state_update = False
+
+    def __init__(self, k: int) -> None:
+        super().__init__()
+        self.k = k
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if cls.name:
+            METRICS_BY_NAME[cls.name] = cls
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Module:
+        """Moves to a device with its module, but keeps counting in float64 where that one goes to bfloat16."""
+        super()._apply(fn, exclude_state)
+        for state, default in self._defaults.items():
+            if isinstance(default, Tensor) and default.is_floating_point():
+                setattr(self, state, getattr(self, state).double())
+                self._defaults[state] = default.double()
+        return self
+
+    def refuse_no_users(self, users: Tensor) -> None:
+        """Refuses a mean over nothing.
+
+        Raises:
+            ValueError: if there were no users.
+        """
+        if users == 0:
+            raise ValueError(f"{type(self).__name__}@{self.k} of no users")
+
+
+class RankMetric(RankingMetric):
+    """The mean over users of a value of the target's rank; 0 where the rank is above k.
+
+    Args:
+        k: the cutoff.
+    """
+
+    total: Tensor
+    users: Tensor
+
+    def __init__(self, k: int) -> None:
+        super().__init__(k)
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("users", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    @abstractmethod
+    def gain(self, ranks_B: Tensor) -> Tensor:
+        """The value `[B]` of ranks that are at most k; what it gives for others is not used."""
+
+    def update(self, ranks_B: Tensor) -> None:
+        """Counts users by their targets' ranks, float64, from 1; infinite where a target cannot be recommended."""
+        self.total += torch.where(ranks_B <= self.k, self.gain(ranks_B), 0.0).sum()
+        self.users += len(ranks_B)
+
+    def compute(self) -> Tensor:
+        """The mean over all users so far.
+
+        Raises:
+            ValueError: if there were none.
+        """
+        self.refuse_no_users(self.users)
+        return self.total / self.users
+
+
+class HitRate(RankMetric):
+    """HR@k: the share of users whose target is among the first k."""
+
+    name = "HR"
+
+    def gain(self, ranks_B: Tensor) -> Tensor:
+        return torch.ones_like(ranks_B)
+
+
+class NDCG(RankMetric):
+    """NDCG@k with one target: 1 / log2(rank + 1) where it is among the first k."""
+
+    name = "NDCG"
+
+    def gain(self, ranks_B: Tensor) -> Tensor:
+        return 1 / torch.log2(ranks_B + 1)
+
+
+class MRR(RankMetric):
+    """MRR@k, the mean reciprocal rank: 1 / rank where the target is among the first k."""
+
+    name = "MRR"
+
+    def gain(self, ranks_B: Tensor) -> Tensor:
+        return 1 / ranks_B
+
+
+class Recall(HitRate):
+    """Recall@k: the share of a user's targets among the first k. With one target it equals HR@k."""
+
+    name = "Recall"
+
+
+class Precision(RankMetric):
+    """Precision@k: the share of targets among the first k items; with one target HR@k / k."""
+
+    name = "Precision"
+
+    def gain(self, ranks_B: Tensor) -> Tensor:
+        return torch.full_like(ranks_B, 1 / self.k)
+
+
+class MAP(MRR):
+    """MAP@k, mean average precision: the mean of the precision at each target. With one target it equals MRR@k."""
+
+    name = "MAP"
+
+
+class ListMetric(RankingMetric):
+    """A value of how often each item is recommended, over the lists of all users. Of the test only.
+
+    Args:
+        k: how many items are recommended to each user.
+        training_counts_I: how often each item occurs in the training part, int64 `[I + 1]`.
+    """
+
+    times_I: Tensor
+    users: Tensor
+
+    def __init__(self, k: int, training_counts_I: Tensor) -> None:
+        super().__init__(k)
+        self.training_counts_I = training_counts_I
+        self.add_state("times_I", torch.zeros(len(training_counts_I), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("users", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    @abstractmethod
+    def value(self, times_I: Tensor, training_counts_I: Tensor) -> Tensor:
+        """The metric.
+
+        Args:
+            times_I: how often each item was recommended, int64 `[I]`, without padding.
+            training_counts_I: how often each occurs in the training part, int64 `[I]`, without padding.
+        """
+
+    def update(self, lists_BK: Tensor) -> None:
+        """Counts the first k items of each list: item ids, best first; 0 is an empty place."""
+        self.times_I += torch.bincount(lists_BK[:, : self.k].flatten(), minlength=len(self.times_I))
+        self.users += len(lists_BK)
+
+    def compute(self) -> Tensor:
+        """The metric of all lists so far.
+
+        Raises:
+            ValueError: if there were none.
+        """
+        self.refuse_no_users(self.users)
+        return self.value(self.times_I[1:].cpu(), self.training_counts_I[1:].cpu())
+
+
+class Coverage(ListMetric):
+    """Coverage@k: the share of all items that are recommended to at least one user."""
+
+    name = "Coverage"
+
+    def value(self, times_I: Tensor, training_counts_I: Tensor) -> Tensor:
+        return (times_I > 0).double().mean()
+
+
+class Popularity(ListMetric):
+    """Popularity@k: the mean, over all recommended places, of the item's count in the training part."""
+
+    name = "Popularity"
+
+    def value(self, times_I: Tensor, training_counts_I: Tensor) -> Tensor:
+        return (times_I * training_counts_I).sum().double() / times_I.sum()
+
+
+class Gini(ListMetric):
+    """Gini@k: the Gini index of how often each item is recommended.
+
+    0 where all items are recommended equally often; (I - 1) / I where one item takes all places.
+    """
+
+    name = "Gini"
+
+    def value(self, times_I: Tensor, training_counts_I: Tensor) -> Tensor:
+        num_items = len(times_I)
+        weights_I = 2 * torch.arange(1, num_items + 1) - num_items - 1
+        return (weights_I * times_I.sort().values).sum().double() / (num_items * times_I.sum())
+
+
+def parse_metric(text: str) -> tuple[type[RankingMetric], int]:
+    """The class and the cutoff of a metric such as `NDCG@10`.
+
+    Raises:
+        UserError: if there is no such metric, or it has no cutoff.
+    """
+    name, _, cutoff = text.partition("@")
+    if name not in METRICS_BY_NAME:
+        raise UserError(f"metrics: no metric '{text}'; there are {', '.join(f'{each}@k' for each in METRICS_BY_NAME)}")
+    if not re.fullmatch("[1-9][0-9]*", cutoff):
+        raise UserError(f"metrics: '{text}' has no cutoff of 1 or more; name it like {name}@10")
+    return METRICS_BY_NAME[name], int(cutoff)
+
+
+def needs_lists(text: str) -> bool:
+    """Whether a metric is of the recommended lists rather than of the target's rank."""
+    return issubclass(parse_metric(text)[0], ListMetric)
+
+
+def validation_metrics(names: Sequence[str]) -> list[str]:
+    """The metrics of a validation: those of the target's rank, and always the one that selects the weights."""
+    chosen = [name for name in names if not needs_lists(name)]
+    return chosen if SELECTING_METRIC in chosen else [*chosen, SELECTING_METRIC]
+
+
+class RankingMetrics(torch.nn.Module):
+    """Metrics under both protocols, named like `masked/NDCG@10`.
+
+    Args:
+        names: the metrics, such as `NDCG@10`.
+        training_counts_I: see `ListMetric`; needed where one is named.
+
+    Attributes:
+        list_length: how many recommended items per user its metrics need; 0 where ranks are enough.
+
+    Raises:
+        UserError: if a metric is not known.
+    """
+
+    def __init__(self, names: Sequence[str] = DEFAULT_METRICS, training_counts_I: Tensor | None = None) -> None:
+        super().__init__()
+        self.list_length = 0
+        self.metrics = torch.nn.ModuleDict()
+        for protocol in PROTOCOLS:
+            for name in names:
+                metric, k = parse_metric(name)
+                if issubclass(metric, ListMetric):
+                    assert training_counts_I is not None
+                    self.metrics[f"{protocol}/{name}"] = metric(k, training_counts_I)
+                    self.list_length = max(self.list_length, k)
+                else:
+                    self.metrics[f"{protocol}/{name}"] = metric(k)
+
+    def update(self, masked_B: Tensor, unmasked_B: Tensor) -> None:
+        """Counts users by their targets' ranks under each protocol."""
+        self._update(masked_B, unmasked_B, of_lists=False)
+
+    def update_lists(self, masked_BK: Tensor, unmasked_BK: Tensor) -> None:
+        """Counts recommended items, from lists of at least `list_length` places, under each protocol."""
+        self._update(masked_BK, unmasked_BK, of_lists=True)
+
+    def compute(self) -> dict[str, float]:
+        """All metrics over all users and processes so far."""
+        return {name: float(cast(RankingMetric, metric).compute()) for name, metric in self.metrics.items()}
+
+    def reset(self) -> None:
+        """Forgets all users."""
+        for metric in self.metrics.values():
+            cast(RankingMetric, metric).reset()
+
+    def _update(self, masked: Tensor, unmasked: Tensor, *, of_lists: bool) -> None:
+        given = {"masked": masked, "unmasked": unmasked}
+        for name, metric in self.metrics.items():
+            if isinstance(metric, ListMetric) == of_lists:
+                cast(RankingMetric, metric).update(given[name.split("/")[0]])

@@ -1,0 +1,232 @@
+"""Exact full ranking under both protocols: the rank of each target, and the first items of each user's list.
+
+Both go through the item table in blocks, so that memory does not grow with users × items.
+
+Shapes: B users, I items, D size of a user vector, S (user, item) pairs of histories, C items of a block, K items of a
+list, N users whose lists a block changes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tslrec.system.errors import UserError
+
+CPU_BLOCK = 2 * 2**20, 256, 2**11
+"""On a CPU: bytes of scores held at a time, and the least and the most items of a block. The scores then stay in the
+cache while they are counted."""
+DEVICE_BLOCK = 256 * 2**20, 2**12, 2**20
+"""The same on any other device, where a kernel needs much work to be worth its launch. With at most 2²⁰ items the
+count of a block is exact in float32."""
+
+
+def target_ranks(
+    user_BD: Tensor, table_ID: Tensor, targets_B: Tensor, seen_rows_S: Tensor, seen_items_S: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Ranks of targets among all items by dot product, one block of items at a time; padding (row 0) is excluded.
+
+    A rank is 1 + the number of items that score strictly higher + half the number of other items that score the same,
+    so that a model which gives every item the same score does not look perfect. With n other items, of which H score
+    higher and L lower, that is 1 + (n + H - L) / 2. H - L is a sum of signs: one pass over scores that are still in
+    the cache.
+
+    Args:
+        user_BD: user vectors.
+        table_ID: the item table; row 0 is padding.
+        targets_B: item ids, from 1.
+        seen_rows_S: with `seen_items_S`, the items that each row's user had before; a pair may occur more than once.
+        seen_items_S: item ids, from 1.
+
+    Returns:
+        Float64 ranks `[B]`, from 1: masked (seen items are no candidates; a target that was seen can never be
+        recommended, and its rank is infinite), and unmasked.
+
+    Raises:
+        UserError: if a score is not finite.
+    """
+    user_BD, items_ID = common_dtype(user_BD, table_ID)
+    size, num_items = len(user_BD), len(items_ID)
+    width = block_width(size, num_items, user_BD)
+    scores_BC = user_BD.new_empty(size, width)
+    target_B = scores_of_targets(user_BD, items_ID, targets_B - 1, scores_BC)
+    check_scores = may_overflow(user_BD, items_ID)
+
+    # Sorted by item, then row: the pairs of a block, and its targets, are a slice.
+    seen_columns_S, seen_rows_S = distinct_pairs(seen_rows_S, seen_items_S, size)
+    target_columns_B, target_rows_B = (targets_B - 1).sort()
+    seen_cuts = block_cuts(seen_columns_S, num_items, width)
+    target_cuts = block_cuts(target_columns_B, num_items, width)
+
+    ahead_B = user_BD.new_zeros(size, dtype=torch.float64)
+    seen_sign_S = torch.zeros_like(seen_rows_S, dtype=torch.float64)
+    for block, begin in enumerate(range(0, num_items, width)):
+        # The last block overlaps the one before, so that each product has the same shape (see `scores_of_targets`).
+        first = min(begin, num_items - width)
+        torch.mm(user_BD, items_ID[first : first + width].T, out=scores_BC)
+        if check_scores and not torch.isfinite(scores_BC).all():
+            raise UserError("evaluation: scores that are not finite; lower the learning rate, or look at the weights")
+        here = slice(target_cuts[block], target_cuts[block + 1])
+        rows = target_rows_B[here]
+        # A target ties with itself, in whichever order its products were summed.
+        scores_BC[rows, target_columns_B[here] - first] = target_B[rows]
+        sign_BC = scores_BC.sub_(target_B[:, None]).sign_()
+        ahead_B += sign_BC[:, begin - first :].sum(dim=1, dtype=torch.float32)
+        seen = slice(seen_cuts[block], seen_cuts[block + 1])
+        seen_sign_S[seen] = sign_BC[seen_rows_S[seen], seen_columns_S[seen] - first].double()
+
+    unmasked_B = 1 + (num_items - 1 + ahead_B) / 2
+    # Each seen item other than the target takes away one other item and its sign.
+    is_target_S = seen_columns_S == targets_B[seen_rows_S] - 1
+    masked_B = unmasked_B.index_add(0, seen_rows_S, -(1 + seen_sign_S) / 2)
+    masked_B[seen_rows_S[is_target_S]] = torch.inf
+    return masked_B, unmasked_B
+
+
+def top_lists(
+    user_BD: Tensor, table_ID: Tensor, length: int, seen_rows_S: Tensor, seen_items_S: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The items that score highest, best first, one block of items at a time; of equal scores the lower id is first.
+
+    Args:
+        user_BD: user vectors.
+        table_ID: the item table; row 0 is padding. All scores are finite, as `target_ranks` has checked.
+        length: K.
+        seen_rows_S: see `target_ranks`.
+        seen_items_S: see `target_ranks`.
+
+    Returns:
+        Item ids, int64 `[B, K]`, masked and unmasked; 0 where there are no more candidates.
+    """
+    user_BD, items_ID = common_dtype(user_BD, table_ID)
+    size, num_items = len(user_BD), len(items_ID)
+    width = block_width(size, num_items, user_BD)
+    scores_BC = user_BD.new_empty(size, width)
+    seen_columns_S, seen_rows_S = distinct_pairs(seen_rows_S, seen_items_S, size)
+    seen_cuts = block_cuts(seen_columns_S, num_items, width)
+
+    masked, unmasked = (
+        (user_BD.new_full((size, length), -torch.inf), seen_rows_S.new_zeros(size, length)) for _ in range(2)
+    )
+    for block, begin in enumerate(range(0, num_items, width)):
+        first = min(begin, num_items - width)
+        torch.mm(user_BD, items_ID[first : first + width].T, out=scores_BC)
+        new_BC = scores_BC[:, begin - first :]
+        merge_best(*unmasked, new_BC, begin + 1)
+        seen = slice(seen_cuts[block], seen_cuts[block + 1])
+        new_BC[seen_rows_S[seen], seen_columns_S[seen] - begin] = -torch.inf
+        merge_best(*masked, new_BC, begin + 1)
+    return masked[1], unmasked[1]
+
+
+def merge_best(best_BK: Tensor, items_BK: Tensor, scores_BC: Tensor, first_item: int) -> None:
+    """Updates the best scores so far and their item ids, in place, by a block of items with higher ids.
+
+    Args:
+        best_BK: the best scores of earlier blocks, highest first; minus infinity where there are none.
+        items_BK: their item ids; 0 where there are none.
+        scores_BC: the block's scores; minus infinity where an item is no candidate.
+        first_item: the item id of the block's first column.
+    """
+    # Of equal scores the earlier item stays, so only users with a strictly higher one in this block change.
+    users_N = (scores_BC.amax(dim=1) > best_BK[:, -1]).nonzero()[:, 0]
+    if len(users_N) == 0:
+        return
+    length, scores_NC = best_BK.shape[1], scores_BC[users_N]
+    count = min(length, scores_NC.shape[1])
+    # `topk` does not say which of equal scores it takes. So only its lowest score is used, and of the items with that
+    # score those with the lowest ids are taken.
+    lowest_N1 = scores_NC.topk(count, dim=1).values[:, -1:]
+    above_NC, equal_NC = scores_NC > lowest_N1, scores_NC == lowest_N1
+    room_N1 = count - above_NC.sum(dim=1, keepdim=True)
+    chosen_NC = above_NC | (equal_NC & (equal_NC.cumsum(dim=1, dtype=torch.int32) <= room_N1))
+    columns = chosen_NC.nonzero()[:, 1].view(-1, count)
+    scores = torch.cat([best_BK[users_N], scores_NC.gather(1, columns)], dim=1)
+    items = torch.cat([items_BK[users_N], columns + first_item], dim=1)
+    # A stable sort keeps equal scores in the order of their ids.
+    scores, order = (each[:, :length] for each in scores.sort(dim=1, descending=True, stable=True))
+    best_BK[users_N] = scores
+    items_BK[users_N] = items.gather(1, order).masked_fill_(scores == -torch.inf, 0)
+
+
+def ranks_in_lists(lists_BK: Tensor, targets_B: Tensor) -> Tensor:
+    """The place of each target in its user's list, from 1, float64 `[B]`; infinite where it is not in the list.
+
+    Args:
+        lists_BK: item ids, best first, distinct; 0 is an empty place.
+        targets_B: item ids, from 1.
+    """
+    hit_BK = lists_BK == targets_B[:, None]
+    place_B = hit_BK.double().argmax(dim=1) + 1
+    return torch.where(hit_BK.any(dim=1), place_B.double(), torch.inf)
+
+
+def without_seen(lists_BK: Tensor, seen_rows_S: Tensor, seen_items_S: Tensor) -> Tensor:
+    """Lists without the items that their users had before; what is behind such an item moves up, 0 fills the end.
+
+    Args:
+        lists_BK: item ids, best first; 0 is an empty place.
+        seen_rows_S: see `target_ranks`.
+        seen_items_S: see `target_ranks`.
+    """
+    size, base = len(lists_BK), int(torch.cat([lists_BK.flatten(), seen_items_S, seen_items_S.new_ones(1)]).max()) + 1
+    rows_B1 = torch.arange(size, device=lists_BK.device)[:, None]
+    seen_BK = torch.isin(rows_B1 * base + lists_BK, seen_rows_S * base + seen_items_S)
+    left_BK = lists_BK.masked_fill(seen_BK, 0)
+    order_BK = (left_BK == 0).sort(dim=1, stable=True).indices
+    return left_BK.gather(1, order_BK)
+
+
+def common_dtype(user_BD: Tensor, table_ID: Tensor) -> tuple[Tensor, Tensor]:
+    """User vectors and the items without padding, in the wider of their two types."""
+    dtype = torch.promote_types(user_BD.dtype, table_ID.dtype)
+    return user_BD.to(dtype), table_ID[1:].to(dtype)
+
+
+def distinct_pairs(seen_rows_S: Tensor, seen_items_S: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Distinct pairs by item, then row: the items' columns (id - 1) and the rows, int64 `[S]` both."""
+    pairs_S = torch.unique((seen_items_S - 1) * size + seen_rows_S)
+    return pairs_S // size, pairs_S % size
+
+
+def block_cuts(columns_S: Tensor, num_items: int, width: int) -> list[int]:
+    """Where each block's part of sorted columns begins, and where the last one's ends."""
+    begins = torch.arange(0, num_items + width, width, device=columns_S.device)
+    cuts: list[int] = torch.searchsorted(columns_S, begins).tolist()
+    return cuts
+
+
+def block_width(size: int, num_items: int, like: Tensor) -> int:
+    """Items of a block, whose scores for `size` users are held at a time; `like` gives the device and the type."""
+    block_bytes, least, most = CPU_BLOCK if like.device.type == "cpu" else DEVICE_BLOCK
+    width = block_bytes // (max(1, size) * like.element_size())
+    return min(max(least, min(width, most)), num_items)
+
+
+def scores_of_targets(user_BD: Tensor, items_ID: Tensor, target_columns_B: Tensor, scores_BC: Tensor) -> Tensor:
+    """Each user's score of its own target, `[B]`.
+
+    The product has the shape of a block's, so that it is summed in the same order: an item with the target's vector
+    gets the target's score, to the last bit.
+
+    Args:
+        user_BD: user vectors.
+        items_ID: the item table without padding.
+        target_columns_B: rows of `items_ID`.
+        scores_BC: the buffer of a block's scores; overwritten.
+    """
+    size, width = scores_BC.shape
+    target_B = user_BD.new_empty(size)
+    for begin in range(0, size, width):
+        columns_C = target_columns_B[begin : begin + width]
+        chosen_CD = items_ID[torch.nn.functional.pad(columns_C, (0, width - len(columns_C)))]
+        torch.mm(user_BD, chosen_CD.T, out=scores_BC)
+        target_B[begin : begin + width] = scores_BC[begin : begin + width].diagonal()
+    return target_B
+
+
+def may_overflow(user_BD: Tensor, items_ID: Tensor) -> bool:
+    """Whether a score may not be finite, by a bound on all of them: far cheaper than a look at each."""
+    largest = [torch.linalg.vector_norm(factor, ord=torch.inf).double() for factor in (user_BD, items_ID)]
+    bound = largest[0] * largest[1] * user_BD.shape[1]
+    return not bool(bound < torch.finfo(user_BD.dtype).max)

@@ -1,0 +1,52 @@
+"""The trained parts of an adapted language model on disk: PEFT's adapter folder, and the layers trained beside LoRA.
+
+The folder `adapter/` is in PEFT's own format. The file `heads.safetensors` holds the parameters of each layer of
+`PromptedLLM.trained_layers` in float32, named `<layer>.<parameter>`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from tslrec.llm.prompted import PromptedLLM
+from tslrec.llm.weights_source import ResolvedSource
+from tslrec.system.hashing import digest_files
+
+ADAPTER = "adapter"
+"""The folder of the LoRA weights."""
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+"""The file of the LoRA weights in it."""
+
+ADAPTER_CONFIG = "adapter_config.json"
+"""The file of the LoRA settings in it."""
+
+HEADS = "heads.safetensors"
+"""The file of the layers that are trained beside LoRA."""
+
+
+def save_trained(model: PromptedLLM, folder: Path, source: ResolvedSource) -> None:
+    """Writes `adapter/` and `heads.safetensors` into a folder.
+
+    Args:
+        model: the trained model, its parameters gathered.
+        folder: an existing folder.
+        source: the base weights; their name goes into the adapter's configuration.
+    """
+    # PEFT would write the path of the weights on this machine.
+    model.adapted.peft_config["default"].base_model_name_or_path = str(source.identity.get("name", source.kind))
+    model.adapted.save_pretrained(str(folder / ADAPTER), safe_serialization=True, save_embedding_layers=False)
+    (folder / ADAPTER / "README.md").unlink(missing_ok=True)
+    heads = {
+        f"{layer}.{name}": parameter.detach().float().cpu().contiguous()
+        for layer, module in model.trained_layers().items()
+        for name, parameter in module.named_parameters()
+    }
+    save_file(heads, folder / HEADS)
+
+
+def digest_trained(folder: Path) -> str:
+    """Hex sha256 of the files that `save_trained` wrote into a folder."""
+    return digest_files(folder, [f"{ADAPTER}/{ADAPTER_CONFIG}", f"{ADAPTER}/{ADAPTER_WEIGHTS}", HEADS])

@@ -1,0 +1,81 @@
+"""Which hidden state of the language model is read as the knowledge of an item.
+
+Shapes: B examples, R rows, T tokens of a row, H hidden size of the language model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tslrec.config import KnowledgeConfig
+from tslrec.llm.packing import PackedExamples
+from tslrec.system.errors import UserError
+
+LAST = "last"
+"""Value of `layer`: the last layer, after the final norm."""
+
+MEAN = "mean"
+"""Value of `layer`: the mean over all layers."""
+
+RESPONSE = "response"
+"""Value of `position`: the last token of the prompt."""
+
+
+@dataclass(frozen=True)
+class Readout:
+    """A layer and a position of the language model; the default is the paper's h^u (Eq. 1).
+
+    Attributes:
+        layer: `last`, after the final norm; `mean` of all layers; or a layer's number, from 1.
+        position: `response`, the last token of the prompt; or `item`, the token of the last item.
+    """
+
+    layer: str = LAST
+    position: str = RESPONSE
+
+    @classmethod
+    def of(cls, config: KnowledgeConfig) -> Readout:
+        """The readout that the configuration asks for."""
+        return cls(config.layer, config.position)
+
+    @property
+    def every_layer(self) -> bool:
+        """Whether it needs the hidden states of all layers, not just of the last."""
+        return self.layer != LAST
+
+    def __call__(self, states: Sequence[Tensor], examples: PackedExamples, num_response: int) -> Tensor:
+        """Reads one vector per example.
+
+        Args:
+            states: hidden states `[R, T, H]` of the embeddings and of every layer; the last layer's alone are enough
+                where `every_layer` is False.
+            examples: the examples that the states belong to.
+            num_response: tokens of the response.
+
+        Returns:
+            `[B, H]`.
+
+        Raises:
+            UserError: if the model has no such layer.
+        """
+        positions_B = examples.last_B if self.position == RESPONSE else examples.last_B - num_response
+        return torch.stack([state_RTH.flatten(0, 1)[positions_B] for state_RTH in self._chosen(states)]).mean(dim=0)
+
+    def _chosen(self, states: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The states of the layers that are averaged."""
+        if self.layer == LAST:
+            return states[-1:]
+        layers = states[1:]
+        if self.layer == MEAN:
+            return layers
+        if int(self.layer) > len(layers):
+            raise UserError(f"knowledge.layer={self.layer}: the language model has {len(layers)}; name one of them")
+        return [layers[int(self.layer) - 1]]
+
+
+PAPER_READOUT = Readout()
+"""The paper's readout: h^u of Eq. 1, the last hidden state at the last token of the prompt."""

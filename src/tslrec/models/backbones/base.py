@@ -1,0 +1,147 @@
+"""The contract of a backbone: a module around an item embedding that turns item sequences into user vectors.
+
+Shapes: B sequences, L positions, D hidden size, I items (row 0 of a table is padding), R some of them, E size of a user
+vector (equal to D, unless the backbone has an output table of its own).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tslrec.data.interactions import PADDING
+from tslrec.data.packing import Packing
+from tslrec.models.item_embedding import ItemEmbedding
+
+
+class Backbone(nn.Module, ABC):
+    """A sequential recommender around an item embedding that it is given.
+
+    A user's score of an item is the dot product of the user vector with the item's row of the output table.
+
+    Attributes:
+        causal: whether the state at a position depends on no later position, so that one pass gives the user vector
+            after each prefix (`CausalBackbone`).
+        fixed_window: whether the backbone always computes `max_len` positions, even for shorter sequences.
+        draws_by_dropout: whether `Dropout` makes all random draws in training, so that several threads can each compute
+            a micro-batch with a generator of their own.
+        item_embedding: any `ItemEmbedding`, plain or fused.
+        max_len: the longest input, in items.
+        own_output_IE: a trainable output table `[I + 1, E]` that is separate from the item embedding; None if items are
+            scored by the item table.
+    """
+
+    causal: ClassVar[bool] = False
+    fixed_window: ClassVar[bool] = False
+    draws_by_dropout: ClassVar[bool] = False
+
+    def __init__(self, item_embedding: ItemEmbedding, max_len: int) -> None:
+        super().__init__()
+        self.item_embedding = item_embedding
+        self.max_len = max_len
+        self.own_output_IE: nn.Parameter | None = None
+
+    @property
+    def hidden_size(self) -> int:
+        """D."""
+        return self.item_embedding.hidden_size
+
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """Trainable parameters other than those of the item embedding and of the separate output table."""
+        of_items = {id(self.own_output_IE), *(id(parameter) for parameter in self.item_embedding.parameters())}
+        return [each for each in self.parameters() if each.requires_grad and id(each) not in of_items]
+
+    def embed(self, items_BL: Tensor, table_ID: Tensor | None) -> Tensor:
+        """Looks up the vectors of items, `[B, L, D]`.
+
+        Padding gets no gradient, as in the reference implementations.
+
+        Args:
+            items_BL: item ids.
+            table_ID: see `forward`.
+        """
+        return F.embedding(items_BL, self.table(table_ID), padding_idx=PADDING)
+
+    def table(self, table_ID: Tensor | None) -> Tensor:
+        """The given item table, or else the item embedding's, `[I + 1, D]`."""
+        return self.item_embedding.table() if table_ID is None else table_ID
+
+    def output_table(self, table_ID: Tensor) -> Tensor:
+        """The table whose rows user vectors are multiplied with to score the items, `[I + 1, E]`.
+
+        Args:
+            table_ID: the item table, which is returned unless the backbone has an output table of its own.
+        """
+        if self.own_output_IE is not None:
+            return self.own_output_IE
+        return table_ID
+
+    def output_rows(self, rows_R: Tensor, table_RD: Tensor) -> Tensor:
+        """Some rows of the output table, `[R, E]`: `output_table(table_ID)[rows_R]`.
+
+        Args:
+            rows_R: item ids.
+            table_RD: the rows of the item table for these items.
+        """
+        if self.own_output_IE is not None:
+            return F.embedding(rows_R, self.own_output_IE)
+        return table_RD
+
+    @abstractmethod
+    def forward(self, items_BL: Tensor, lengths_B: Tensor, users_B: Tensor, table_ID: Tensor | None = None) -> Tensor:
+        """The user vector after each sequence's last item, `[B, E]`.
+
+        Args:
+            items_BL: item ids, int64, padded with 0 on the right; `L <= max_len`.
+            lengths_B: number of items of each sequence, 1 or more.
+            users_B: user ids; most backbones ignore them.
+            table_ID: the item table, if the caller has computed it already; None: `item_embedding.table()`.
+        """
+
+    def regularization(self, table_ID: Tensor | None = None) -> Tensor | float:
+        """A penalty that is added to the loss; 0 unless a backbone overrides it.
+
+        Args:
+            table_ID: see `forward`.
+        """
+        return 0.0
+
+
+class CausalBackbone(Backbone):
+    """A backbone that computes the user vectors of all positions in one pass.
+
+    Attributes:
+        packs: whether it can do so for rows that hold several sequences (`Packing`); then a whole optimizer step is one
+            pass.
+    """
+
+    causal = True
+    packs: ClassVar[bool] = False
+
+    @abstractmethod
+    def all_positions(
+        self,
+        items_BL: Tensor,
+        lengths_B: Tensor,
+        users_B: Tensor,
+        table_ID: Tensor | None = None,
+        packing: Packing | None = None,
+    ) -> Tensor:
+        """The user vector after each item, `[B, L, D]`. The values at padded positions have no meaning.
+
+        Args:
+            items_BL: see `forward`.
+            lengths_B: see `forward`; without meaning for packed rows.
+            users_B: see `forward`; without meaning for packed rows.
+            table_ID: see `forward`.
+            packing: given if the rows hold several sequences, which only a backbone that `packs` supports.
+        """
+
+
+def last_position(hidden_BLD: Tensor, lengths_B: Tensor) -> Tensor:
+    """The state at each sequence's last item, `[B, D]`."""
+    return hidden_BLD[torch.arange(len(hidden_BLD), device=hidden_BLD.device), lengths_B - 1]

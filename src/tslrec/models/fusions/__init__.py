@@ -1,0 +1,1 @@
+"""Fusions, one per file: item embeddings that combine a trainable vector per item with results of earlier stages."""

@@ -1,0 +1,50 @@
+"""Whether the stages of a method fit together, and make what its fusion reads."""
+
+from __future__ import annotations
+
+from tslrec.config import Config
+from tslrec.stages.registry import arrays_made, fusion_inputs, makers_of, stage_names, stages_of
+from tslrec.system.errors import UserError
+from tslrec.system.targets import check_target
+
+GIVEN_TO_FUSION = frozenset({"num_items", "hidden_size"})
+"""Parameters of every fusion that Python fills in, beside the arrays that stages make."""
+
+
+def check_stages(config: Config) -> None:
+    """Checks that the stages of the method exist, are in order, and follow the stages whose results they read.
+
+    Raises:
+        UserError: naming the stage.
+    """
+    stages, names = config.method.stages, stage_names()
+    unknown = [stage for stage in stages if stage not in names]
+    if unknown:
+        raise UserError(f"method.stages: no stage '{unknown[0]}'; the stages are {', '.join(names)}")
+    if list(stages) != [stage for stage in names if stage in stages]:
+        raise UserError(f"method.stages: {', '.join(stages)} is out of order; the order is {', '.join(names)}")
+    for stage in stages_of(config):
+        if missing := set(stage.reads) - {"data", *stages}:
+            raise UserError(f"method.stages: '{stage.name}' needs '{min(missing)}' before it; add it to the method")
+
+
+def check_fusion(config: Config) -> None:
+    """Checks the fusion's settings, and that exactly one stage of the method makes each array that it asks for.
+
+    Raises:
+        UserError: naming the setting or the stage.
+    """
+    check_target("fusion", config.fusion, given=GIVEN_TO_FUSION | arrays_made())
+    for array in fusion_inputs(config.fusion):
+        known = [stage.name for stage in makers_of(array)]
+        makers = [name for name in known if name in config.method.stages]
+        if not makers:
+            raise UserError(
+                f"fusion={config.fusion['name']} needs the stage '{known[0]}', which method={config.method.name} does "
+                "not have; choose another fusion or method=tslrec"
+            )
+        if len(makers) > 1:
+            raise UserError(
+                f"method.stages: {' and '.join(makers)} both make what fusion={config.fusion['name']} reads; keep one "
+                "of them"
+            )

@@ -1,0 +1,177 @@
+"""One method on one data set: its stages in order, each reused or computed."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tslrec.config import Config
+from tslrec.pipeline.artifacts import Artifact, ArtifactStore, Recipe
+from tslrec.pipeline.recipes import config_for, run_key, stage_recipe, stage_seed
+from tslrec.pipeline.results import MethodResult
+from tslrec.pipeline.trackers.base import RunIdentity, Tracker, open_tracker
+from tslrec.stages.registry import Stage, runs_llm, stages_of
+from tslrec.system import processes
+from tslrec.system.meter import Meter
+from tslrec.training.checkpoints import Checkpoints
+
+log = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from tslrec.data.interactions import Interactions
+    from tslrec.llm.weights_source import ResolvedSource
+
+
+@dataclass
+class MethodRun:
+    """One method on one data set.
+
+    Attributes:
+        config: the run's configuration.
+        source: the configuration of stage 1's backbone; `config` itself where `source_model` names no other one.
+        store: finds and publishes the results of stages.
+        data: the ingested data set's artifact.
+        interactions: the data set.
+        llm: where the language model's weights come from; None if no compared method runs one.
+        artifacts: the results so far, by stage, and `data`.
+    """
+
+    config: Config
+    source: Config
+    store: ArtifactStore
+    data: Artifact
+    interactions: Interactions
+    llm: ResolvedSource | None
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+
+    def run(self) -> MethodResult:
+        """Runs the method's stages in order, and reports each result to the tracker.
+
+        Raises:
+            UserError: for what a person can put right: a damaged artifact, a full disk, a value that is not finite, a
+                tracker that cannot start.
+            StoppedError: if a signal asked the run to end; the same command resumes it.
+        """
+        self.artifacts["data"] = self.data
+        recipes = self.recipes()
+        with self.tracker(run_key(recipe.key for recipe in recipes.values())) as tracker:
+            for stage in stages_of(self.config):
+                self.artifacts[stage.name] = self.run_stage(stage, recipes[stage.name], tracker)
+                tracker.log_artifact(stage.name, self.artifacts[stage.name])
+            result = self.result()
+            tracker.log_result(result.metrics)
+        return result
+
+    def tracker(self, key: str) -> Tracker:
+        """The configured tracker on rank 0; on the other ranks one that tracks nothing.
+
+        Args:
+            key: the run's (`tslrec.pipeline.recipes.run_key`).
+        """
+        if not self.store.first:
+            return Tracker()
+        return open_tracker(self.config, RunIdentity.of(self.config, key), Path(self.config.artifacts))
+
+    def result(self) -> MethodResult:
+        """The run's result, once all stages are finished."""
+        return MethodResult(
+            method=self.config.method.name,
+            data=self.config.data.name,
+            model=str(self.config.model["name"]),
+            source_model=str(self.source.model["name"]),
+            preset=self.config.preset,
+            seed=self.config.seed,
+            llm=self.llm.description if self.llm is not None and runs_llm(self.config) else None,
+            stages={name: artifact for name, artifact in self.artifacts.items() if name != "data"},
+            config=asdict(self.config),
+        )
+
+    def recipes(self) -> dict[str, Recipe]:
+        """What determines each stage's result, by stage; known before any stage has run."""
+        keys, found = {"data": self.data.key}, {}
+        for stage in stages_of(self.config):
+            found[stage.name] = stage_recipe(
+                config_for(stage, self.config, self.source),
+                stage,
+                keys=keys,
+                llm_identity=None if self.llm is None else self.llm.identity,
+            )
+            keys[stage.name] = found[stage.name].key
+        return found
+
+    def run_stage(self, stage: Stage, recipe: Recipe, tracker: Tracker) -> Artifact:
+        """Reuses a stage's result, or computes it.
+
+        Raises:
+            UserError: see `run`.
+        """
+        config = config_for(stage, self.config, self.source)
+        meter = Meter()
+        checkpoints = Checkpoints(self.store.checkpoints(recipe))
+        artifact = self.store.produce(
+            recipe,
+            lambda folder: self.compute(stage, config, folder, tracker, checkpoints, meter),
+            lambda: {
+                **meter.facts(),
+                "processes": processes.number_of_processes() if stage.together else 1,
+                **self.base_model_facts(stage),
+            },
+            together=stage.together,
+        )
+        how = "reused" if artifact.reused else f"computed in {artifact.manifest['wall_seconds']:.1f} s"
+        log.info(f"{self.config.method.name} · {stage.name}: {how}, {artifact.folder}")
+        return artifact
+
+    def base_model_facts(self, stage: Stage) -> dict[str, Any]:
+        """What the manifest of a stage that runs the language model records of the frozen weights."""
+        if self.llm is None or not stage.runs_llm:
+            return {}
+        from tslrec.llm.loading import describe_weights
+
+        return {"base_model": describe_weights(self.llm)}
+
+    def compute(
+        self,
+        stage: Stage,
+        config: Config,
+        folder: Path,
+        tracker: Tracker,
+        checkpoints: Checkpoints,
+        meter: Meter,
+    ) -> dict[str, Any]:
+        """Seeds every random generator, and runs a stage.
+
+        Args:
+            stage: the stage.
+            config: what it runs with (`config_for`).
+            folder: where it writes.
+            tracker: gives the loggers of its curves.
+            checkpoints: its own.
+            meter: its own.
+
+        Returns:
+            The stage's metrics.
+        """
+        import lightning
+
+        from tslrec.stages.context import StageContext
+        from tslrec.training.trainer import StageTrainers
+
+        seed = stage_seed(config.seed, stage.name)
+        lightning.seed_everything(seed, verbose=False)
+        name = f"{self.config.method.name} {stage.name}"
+        context = StageContext(
+            config=config,
+            interactions=self.interactions,
+            seed=seed,
+            folder=folder,
+            inputs={name: artifact.folder for name, artifact in self.artifacts.items()},
+            make_trainer=StageTrainers(
+                config.trainer, name, folder, tracker.loggers(stage.name), checkpoints=checkpoints, meter=meter
+            ),
+            checkpoints=checkpoints,
+            meter=meter,
+        )
+        return stage.run(context)

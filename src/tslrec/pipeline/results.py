@@ -1,0 +1,224 @@
+"""The results of runs: recorded as `runs/…/result.json`, and read back for tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tslrec.config import Config, section_defaults
+from tslrec.pipeline.artifacts import Artifact
+from tslrec.pipeline.choices import choice, choice_title
+from tslrec.pipeline.recipes import run_key
+from tslrec.stages.registry import find_stage
+from tslrec.system.errors import UserError
+from tslrec.system.files import write_json
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """The result of one method on one data set.
+
+    Attributes:
+        method: the method's name.
+        data: the data set's name.
+        model: the backbone's name.
+        source_model: the name of stage 1's backbone; the same as `model` unless `source_model` names another one.
+        preset: the name of the set of numbers.
+        seed: the run's.
+        llm: description of the language model's weights; None if no stage runs one.
+        stages: the result of each stage, in order, by stage.
+        config: the resolved configuration, as plain dicts.
+    """
+
+    method: str
+    data: str
+    model: str
+    source_model: str
+    preset: str
+    seed: int
+    llm: str | None
+    stages: Mapping[str, Artifact]
+    config: Mapping[str, Any]
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """The metrics of the last stage."""
+        return list(self.stages.values())[-1].metrics
+
+    @property
+    def key(self) -> str:
+        """Tells runs with different settings apart (`run_key`)."""
+        return run_key(artifact.key for artifact in self.stages.values())
+
+    def as_json(self) -> dict[str, Any]:
+        """As `result.json` holds it. Wall times are in seconds, memory in GiB."""
+        return {
+            "method": self.method,
+            "data": self.data,
+            "model": self.model,
+            "source_model": self.source_model,
+            "preset": self.preset,
+            "seed": self.seed,
+            "llm": self.llm,
+            "metrics": dict(self.metrics),
+            "stages": {
+                name: {
+                    "folder": str(artifact.folder),
+                    "key": artifact.key,
+                    "wall_seconds": artifact.manifest["wall_seconds"],
+                    "peak_memory_gib": artifact.manifest["peak_memory_gib"],
+                    "metrics": dict(artifact.metrics),
+                }
+                for name, artifact in self.stages.items()
+            },
+            "config": dict(self.config),
+        }
+
+
+Names = tuple[str, str, str, str]
+"""Data set, backbone, preset, method."""
+
+
+REMOVED_SETTINGS: Mapping[str, Any] = {
+    "fusion.gate_bias": 0.0,
+    "fusion.knowledge_dropout": 0.0,
+    "fusion.knowledge_scale": 1.0,
+    "fusion.sides": "both",
+    "fusion.whitened_size": None,
+    "llm.attention": "sdpa",
+    "model.padding_row": False,
+    "preferences.softness": 0.0,
+    "sft.reduction": "mean",
+    "sft.target": "training",
+}
+"""Settings that no longer exist, by key, with the value that today's code has built in.
+
+A recorded result with this value has the same settings as one without the key.
+"""
+
+
+NO_DIFFERENCE = frozenset({"_target_", "title", "place"})
+"""Last parts of keys on which no result depends."""
+
+
+def read_results(root: Path, *, none_is_an_error: bool = True) -> Iterator[Mapping[str, Any]]:
+    """The results of all runs below an artifacts folder, the latest last.
+
+    Args:
+        root: the artifacts folder.
+        none_is_an_error: whether to refuse a folder without a finished run.
+
+    Raises:
+        UserError: if a result cannot be read, or there is none and that is an error.
+    """
+    paths = sorted((root / "runs").glob("*/result.json"), key=lambda path: path.stat().st_mtime)
+    if not paths and none_is_an_error:
+        raise UserError(f"{root}: no finished run; name the folder that artifacts=FOLDER named")
+    for path in paths:
+        yield from read_result(path)
+
+
+def read_result(path: Path) -> list[Mapping[str, Any]]:
+    """The results of one run's methods, as its `result.json` holds them.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    try:
+        results: list[Mapping[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["results"]
+        for result in results:
+            names_of(result), setting(result), result["metrics"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not the result of a run ({error!r}); delete its folder") from error
+    return results
+
+
+def names_of(result: Mapping[str, Any]) -> Names:
+    """The names under which tables list a result; the backbone's includes the source model's if it is another one."""
+    model, source = str(result["model"]), str(result["source_model"])
+    return str(result["data"]), model if source == model else f"{model} ({source})", result["preset"], result["method"]
+
+
+def setting(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that the stages of a run read, by their whole key: `training.batch_size` and the like.
+
+    A setting that was added after the run has its default.
+    """
+    config = result["config"]
+    stages = config["method"]["stages"] if "method" in config else choice("method", result["method"])["stages"]
+    read = dict.fromkeys(name for stage in stages for name in sections_read(stage, config))
+    sections = {name: with_defaults(name, config.get(name, section_defaults(name))) for name in read}
+    return {
+        key: value
+        for key, value in flatten(sections)
+        if key.split(".")[-1] not in NO_DIFFERENCE and not (key in REMOVED_SETTINGS and value == REMOVED_SETTINGS[key])
+    }
+
+
+def method_title(method: str, config: Mapping[str, Any]) -> str:
+    """The title of a method as its run's configuration states it, else as `configs/method` does, else its name."""
+    stated = config.get("method", {}).get("title")
+    return choice_title("method", method) if stated is None else str(stated)
+
+
+def sections_read(stage: str, config: Mapping[str, Any]) -> Sequence[str]:
+    """The sections of the configuration that a stage reads; all recorded ones for a stage that is unknown today."""
+    found = find_stage(stage)
+    return tuple(config) if found is None else found.sections
+
+
+def with_defaults(name: str, section: Any) -> Any:
+    """A recorded section with its absent settings filled in, from its dataclass or from the YAML file of its choice.
+
+    Args:
+        name: the section's name.
+        section: its recorded value.
+    """
+    if not isinstance(section, Mapping):
+        return section
+    defaults = section_defaults(name)
+    return filled(section, choice(name, str(section.get("name"))) if defaults is None else defaults)
+
+
+def filled(section: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """`section` over `defaults`, nested mappings entry by entry."""
+    found = dict(defaults)
+    for name, value in section.items():
+        if isinstance(value, Mapping) and isinstance(default := defaults.get(name), Mapping):
+            value = filled(value, default)
+        found[name] = value
+    return found
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested mappings, with their keys joined by dots."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def run_folder(config: Config, results: list[MethodResult]) -> Path:
+    """The folder in which a run's result is recorded, named after its last method."""
+    last = results[-1]
+    name = f"{last.method}-{last.data}-{last.model}-{last.preset}-seed{last.seed}-{last.key}"
+    return Path(config.artifacts) / "runs" / name
+
+
+def record(config: Config, results: list[MethodResult]) -> Path:
+    """Writes the command line, the number of threads and the results to `result.json`; returns its folder."""
+    folder = run_folder(config, results)
+    folder.mkdir(parents=True, exist_ok=True)
+    value: Mapping[str, Any] = {
+        "command": ["python", Path(sys.argv[0]).name, *sys.argv[1:]],
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "results": [result.as_json() for result in results],
+    }
+    write_json(folder / "result.json", value)
+    return folder

@@ -1,0 +1,42 @@
+"""Whether a run of a sweep is finished as it would be run now; if so, the sweep does not start it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tslrec.config import Config
+from tslrec.pipeline.results import read_result
+from tslrec.pipeline.sweeps.record import Cell
+from tslrec.stages.registry import code_version
+from tslrec.system.manifests import MANIFEST
+
+
+def fingerprint(config: Config) -> str:
+    """Hex sha256 of a run's configuration, the versions of its stages, and the size and time of its raw file.
+
+    It is stricter than the keys of artifacts: a run with another fingerprint is started, and then reuses the artifacts
+    that fit.
+    """
+    path = None if config.data.path is None else Path(config.data.path)
+    content: dict[str, Any] = {
+        "config": asdict(config),
+        "versions": {stage: code_version(stage) for stage in ("data", *config.method.stages)},
+        "file": [path.stat().st_size, path.stat().st_mtime_ns] if path is not None and path.is_file() else None,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def is_finished(cell: Cell, config: Config) -> bool:
+    """Whether a run is done, had the same fingerprint as `config`, and its artifacts still exist.
+
+    Raises:
+        UserError: if its result cannot be read.
+    """
+    if not cell.is_done or cell.result is None or cell.fingerprint != fingerprint(config):
+        return False
+    stages = [stage for result in read_result(cell.result / "result.json") for stage in result["stages"].values()]
+    return all((Path(stage["folder"]) / MANIFEST).is_file() for stage in stages)

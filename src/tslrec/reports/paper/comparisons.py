@@ -1,0 +1,165 @@
+"""Tables that put rows of metrics side by side, and the tests of their differences.
+
+Shapes: S seeds, U tested users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tslrec.evaluation.protocols import METRICS
+from tslrec.evaluation.significance import LEVEL, Comparison, arithmetic, compare, holm
+from tslrec.reports.paper.document import TableCell, TableView, digits
+from tslrec.reports.paper.published import PAPER, PRINTED, PublishedResults
+from tslrec.reports.paper.seed_rows import Row, common_seeds
+
+RIVALS = ("base", "ci")
+"""The methods that TSLRec is compared with (the paper's RQ1 and Table 2)."""
+
+TESTS = (
+    "Gain: ours minus the rival's, the mean over the seeds that both have; in brackets the interval of 95 % of a "
+    "paired bootstrap over seeds and users (10,000 draws). Bootstrap: its two-sided p-value; Holm: the same "
+    "after Holm's correction over all rows of this table.",
+    "t, users: the paper's two-sample t-test, its unit a user (averaged over seeds); it takes the users of both "
+    "methods for different people, and so sees less than the bootstrap. t, seeds: its unit the mean of a seed. The "
+    "paper does not state its unit.",
+)
+
+
+def rivals(row: Row, rows: Sequence[Row]) -> list[Row]:
+    """The rows that TSLRec is compared with: same data set, backbone, preset, and source model where there is one.
+
+    Base has no source model, so it is a rival whichever source model `row` has.
+    """
+
+    def is_comparable(other: Row) -> bool:
+        same_source = other.method_name == "base" or other.source_name == row.source_name
+        return other.setting == row.setting and same_source
+
+    return nearest(row, [other for other in rows if is_comparable(other)], RIVALS)
+
+
+def nearest(row: Row, others: Sequence[Row], methods: Collection[str]) -> list[Row]:
+    """One row per method: that of the same variant if there is one, else the one without a variant.
+
+    Args:
+        row: the row to compare; the others must share a seed with it.
+        others: the candidates.
+        methods: names of the methods to look for.
+    """
+    found: dict[str, Row] = {}
+    for variant in dict.fromkeys((None, row.variant)):
+        for other in others:
+            if other.method_name in methods and other.variant == variant and common_seeds(row, other):
+                found[other.method_name] = other
+    return list(found.values())
+
+
+def results_table(rows: Sequence[Row], protocol: str, title: str, paper: PublishedResults | None = None) -> TableView:
+    """The metrics of rows of one data set under one protocol.
+
+    The best and second best of each column are marked, and each row is checked for impossible combinations.
+
+    Args:
+        rows: the rows, in order.
+        protocol: the ranking protocol.
+        title: the table's heading.
+        paper: adds the paper's own numbers as further columns; None: no such columns.
+    """
+    names = [f"test/{protocol}/{metric}" for metric in METRICS]
+    marks: dict[tuple[int, str], str] = {}
+    for name in names:
+        order = sorted(range(len(rows)), key=lambda i: -rows[i].mean(name))
+        marks |= {(i, name): mark for i, mark in zip(order, ("best", "second"), strict=False)}
+    shown: list[list[TableCell | str]] = []
+    for i, row in enumerate(rows):
+        line: list[TableCell | str] = [row.backbone_title, row.method_title, str(len(row.seeds))]
+        line += [row.mean_cell(name, marks.get((i, name), "")) for name in names]
+        line.append(check([row.mean(name) for name in names], 0.0))
+        if paper is not None:
+            theirs = paper.row(row)
+            printed = [TableCell(digits(value), sources=(PAPER,)) for value in theirs or ()]
+            line += ["", "", "", "", ""] if theirs is None else [*printed, check(theirs, PRINTED)]
+        shown.append(line)
+    columns = ["backbone", "method", "seeds", *METRICS, "fits"]
+    if paper is not None:
+        columns += [*(f"paper {metric}" for metric in METRICS), "fits"]
+    notes = ["fits: whether HR and NDCG can be of the same ranks, with one target a user."]
+    return TableView(title, columns, shown, notes)
+
+
+def check(row: Sequence[float], rounding: float) -> TableCell:
+    """`yes` if HR and NDCG can belong to the same ranks, `no` with the reason if not.
+
+    Args:
+        row: HR@5, HR@10, NDCG@5, NDCG@10.
+        rounding: by how much each printed number may be off.
+    """
+    complaint = arithmetic(row, rounding=rounding)
+    return TableCell("yes") if complaint is None else TableCell("no", complaint, mark="inconsistent")
+
+
+def comparison_table(pairs: Sequence[tuple[Row, Row]], protocol: str, metrics: Sequence[str], title: str) -> TableView:
+    """The gain of each row over its rival, with tests; Holm's correction covers all tests of the table.
+
+    Args:
+        pairs: rows with their rivals.
+        protocol: the ranking protocol.
+        metrics: names of the metrics, such as `NDCG@10`.
+        title: the table's heading.
+    """
+    found = [(row, rival, metric, compared(row, rival, protocol, metric)) for row, rival in pairs for metric in metrics]
+    adjusted = holm([each.bootstrap for *_, each in found])
+    shown: list[list[TableCell | str]] = []
+    for (row, rival, metric, each), p_value in zip(found, adjusted, strict=True):
+        names = (*row.names, *rival.names)
+        detail = f"{each.seeds} seeds, {each.users:,} users"
+        mark = "significant" if p_value <= LEVEL else ""
+        interval = f"({digits(each.low)} … {digits(each.high)})"
+        shown.append(
+            [
+                row.data_title,
+                row.backbone_title,
+                f"{row.method_title} − {rival.method_title}",
+                metric,
+                TableCell(f"{digits(each.gain)} {interval}", detail, names, mark),
+                TableCell(f"{each.relative(each.gain):+.1%}", detail, names),
+                TableCell(probability(each.bootstrap), detail, names),
+                TableCell(probability(p_value), f"{detail}; a family of {len(found)} tests", names, mark),
+                TableCell(probability(each.t_users), detail, names),
+                TableCell(probability(each.t_seeds), detail, names) if each.t_seeds is not None else "",
+            ]
+        )
+    columns = ["data set", "backbone", "", "metric", "gain", "relative", "bootstrap", "Holm", "t, users", "t, seeds"]
+    return TableView(title, columns, shown, TESTS)
+
+
+def compared(row: Row, rival: Row, protocol: str, metric: str) -> Comparison:
+    """Compares two rows on their common seeds."""
+    seeds = tuple(common_seeds(row, rival))
+    return Comparison(**compared_cells(tuple(pick(row, seeds)), tuple(pick(rival, seeds)), protocol, metric))
+
+
+def pick(row: Row, seeds: Sequence[int]) -> list[Path]:
+    """The files of a row's cells with some seeds."""
+    return [cell.path for cell in row.cells if cell.seed in seeds]
+
+
+@cache
+def compared_cells(mine: tuple[Path, ...], theirs: tuple[Path, ...], protocol: str, metric: str) -> dict[str, Any]:
+    """The fields of the comparison, cached by the cells' files: a bootstrap takes a second, and tables share it."""
+    from tslrec.reports.paper.cells import read_cell
+
+    name, k = metric.split("@")
+    rows = [Row(tuple(read_cell(path) for path in paths)) for paths in (mine, theirs)]
+    method_SU, rival_SU = (row.gains(protocol, name, int(k), row.seeds) for row in rows)
+    return asdict(compare(method_SU, rival_SU))
+
+
+def probability(value: float) -> str:
+    """A p-value with three decimals."""
+    return "< .001" if value < 0.001 else digits(value, 3)

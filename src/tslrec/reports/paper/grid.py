@@ -1,0 +1,116 @@
+"""The grid of runs behind the tables and figures, in the order in which they run: `results/grid.yaml`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from tslrec.system.errors import UserError
+
+LISTS = ("data", "model", "method", "seed")
+"""Keys of a group that hold lists; its cells are all combinations, the last key varying fastest."""
+
+SINGLE = ("preset", "llm", "trainer", "source_model", "variant", "settings")
+"""Keys of a group that hold one value."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of one method.
+
+    Attributes:
+        group: name of the group in the grid, which says what the run is for.
+        data: the choice of a data set, by its name in `configs/data`; the next ones likewise.
+        model: the backbone.
+        method: the method.
+        seed: the seed.
+        preset: the preset.
+        llm: the language model.
+        trainer: the trainer.
+        source_model: the backbone of stage 1 if it is another than `model`.
+        variant: name that tells the cell from others with the same choices but other `settings`.
+        settings: further overrides of the command line.
+    """
+
+    group: str
+    data: str
+    model: str
+    method: str
+    seed: int
+    preset: str
+    llm: str
+    trainer: str
+    source_model: str | None = None
+    variant: str | None = None
+    settings: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of the cell's files."""
+        model = self.model if self.source_model is None else f"{self.model}_from_{self.source_model}"
+        variant = [] if self.variant is None else [self.variant]
+        return "-".join([self.data, model, self.method, self.preset, *variant, f"seed{self.seed}"])
+
+    @property
+    def overrides(self) -> list[str]:
+        """The command line of the run, without the artifacts folder."""
+        chosen = {"data": self.data, "model": self.model}
+        if self.source_model is not None:
+            chosen["source_model"] = self.source_model
+        chosen |= {"method": self.method, "preset": self.preset, "llm": self.llm, "trainer": self.trainer}
+        return [*(f"{key}={value}" for key, value in chosen.items()), *self.settings, f"seed={self.seed}"]
+
+    @property
+    def command(self) -> str:
+        """The command that a person would type for the run."""
+        return " ".join(["python train.py", *self.overrides])
+
+
+def read_grid(path: Path) -> list[Cell]:
+    """All cells of a grid, in order.
+
+    Raises:
+        UserError: if the file is no grid, or two of its cells have the same name.
+    """
+    from omegaconf import OmegaConf
+    from yaml import YAMLError
+
+    try:
+        grid: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: no grid ({reason}); name a file like results/grid.yaml") from error
+    if not isinstance(grid, Mapping) or not isinstance(grid.get("groups"), list):
+        raise UserError(f"{path}: no list of 'groups'; write it like results/grid.yaml")
+    cells = [cell for group in grid["groups"] for cell in cells_of({**grid.get("common", {}), **group}, path)]
+    seen: set[str] = set()
+    for cell in cells:
+        if cell.name in seen:
+            raise UserError(f"{path}: two cells are called {cell.name}; give one of the groups a 'variant'")
+        seen.add(cell.name)
+    return cells
+
+
+def cells_of(group: Mapping[str, Any], path: Path) -> list[Cell]:
+    """The cells of a group: all combinations of its lists.
+
+    Raises:
+        UserError: if a key of the group is unknown or missing.
+    """
+    name = group.get("name")
+    known = {"name", *LISTS, *SINGLE}
+    if unknown := sorted(set(group) - known):
+        raise UserError(f"{path}: group '{name}' has '{unknown[0]}'; a group has {', '.join(sorted(known))}")
+    needed = [each.name for each in fields(Cell) if each.name not in ("group", "source_model", "variant", "settings")]
+    for key in ("name", *needed):
+        if key not in group or (key in LISTS and not isinstance(group[key], list)):
+            raise UserError(f"{path}: group '{name}' needs '{key}'{', a list' if key in LISTS else ''}; add it")
+    single = {key: group[key] for key in SINGLE if key in group}
+    single["settings"] = tuple(single.get("settings", ()))
+    return [
+        Cell(group=str(name), **dict(zip(LISTS, values, strict=True)), **single)
+        for values in product(*(group[key] for key in LISTS))
+    ]

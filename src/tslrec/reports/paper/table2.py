@@ -1,0 +1,55 @@
+"""Table 2: the ranking metrics of every method on every data set."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from tslrec.evaluation.protocols import METRICS, PROTOCOLS
+from tslrec.pipeline.choices import choice_title
+from tslrec.reports.paper.comparisons import check, comparison_table, results_table, rivals
+from tslrec.reports.paper.document import Section, TableCell, TableView, digits
+from tslrec.reports.paper.published import PAPER, PAPERS, PRINTED, PublishedResults
+from tslrec.reports.paper.sections import SectionInputs, section
+from tslrec.reports.paper.seed_rows import ABLATIONS
+
+
+@section("table2", place=30, methods=("base", "ci", "tslrec", "e4srec"))
+def table2(inputs: SectionInputs) -> Section:
+    """A table of metrics per ranking protocol, preset and data set, and the tests of TSLRec against its rivals."""
+    paper = inputs.published
+    rows = [row for row in inputs.rows if row.method_name not in ABLATIONS]
+    tables, tests = [], []
+    for protocol in PROTOCOLS:
+        for preset in dict.fromkeys(row.preset for row in rows):
+            mine = [row for row in rows if row.preset == preset]
+            for data, block in groupby(mine, key=lambda row: row.data_name):
+                title = f"{choice_title('data', data)}, history {PROTOCOLS[protocol]}, preset {preset}"
+                tables.append(results_table(list(block), protocol, title, paper))
+            pairs = [(row, rival) for row in mine if row.method_name == "tslrec" for rival in rivals(row, mine)]
+            if pairs:
+                title = f"TSLRec against Base and CI, history {PROTOCOLS[protocol]}, preset {preset}"
+                tests.append(comparison_table(pairs, protocol, METRICS, title))
+    return Section(
+        "table2",
+        "Table 2: ranking",
+        "Means over seeds ± their standard deviation; in bold the best of a data set, underlined the second best, "
+        "within one ranking protocol. The paper does not say which protocol its own figures are of, so they stand "
+        "beside both.",
+        tables,
+        missing_note="" if rows else "no cell yet",
+        more=[*tests, papers_table(paper)],
+    )
+
+
+def papers_table(paper: PublishedResults) -> TableView:
+    """The paper's own Table 2; each row is checked for impossible combinations of metrics."""
+    rows: list[list[TableCell | str]] = []
+    for (data, model, method), values in paper.table2.items():
+        names = [
+            choice_title("data", data),
+            choice_title("model", model or ""),
+            PAPERS.get(method) or choice_title("method", method),
+        ]
+        rows.append([*names, *(TableCell(digits(value), sources=(PAPER,)) for value in values), check(values, PRINTED)])
+    notes = [f"{paper.source} fits: as above, as far as four digits tell."]
+    return TableView("The paper's own rows", ["data set", "backbone", "method", *METRICS, "fits"], rows, notes)

@@ -1,0 +1,98 @@
+"""Builds the preference model: a new one to train, or the trained one from its stage's folder.
+
+Shapes: I items (row 0 is padding), D hidden size of the backbone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tslrec.config import LLMConfig
+from tslrec.llm.adapter import ADAPTER, ADAPTER_WEIGHTS, HEADS
+from tslrec.llm.loading import load, load_to_train, load_tokenizer
+from tslrec.llm.packing import Packer
+from tslrec.llm.prompted import add_lora, packer_of
+from tslrec.llm.weights_source import ResolvedSource
+from tslrec.stages.sft.model import PreferenceLLM
+from tslrec.stages.sft.prompt import encode_prompt
+from tslrec.system.safetensors_io import load_tensors
+from tslrec.training.deepspeed_zero import gathered
+
+
+def new_model(llm: LLMConfig, source: ResolvedSource, item_embeddings_ID: Tensor, num_clusters: int) -> PreferenceLLM:
+    """Builds a preference model before training; its language model equals the base model, because LoRA starts at zero.
+
+    Args:
+        llm: the configured language model and its LoRA.
+        source: its weights.
+        item_embeddings_ID: the backbone's item embeddings, `[I + 1, D]`.
+        num_clusters: K.
+
+    Raises:
+        UserError: if the weights cannot be loaded.
+    """
+    base, tokenizer = load_to_train(llm, source)
+    with gathered(base.get_input_embeddings().parameters()):
+        return PreferenceLLM(
+            add_lora(base, llm.lora),
+            encode_prompt(tokenizer, num_clusters),
+            item_embeddings_ID,
+            num_clusters,
+            shared_prefix=llm.shared_prefix,
+        )
+
+
+def preference_packer(llm: LLMConfig, source: ResolvedSource, num_clusters: int) -> Packer:
+    """The packer of the preference model, for a data module that is built before the model.
+
+    Args:
+        llm: the configured language model.
+        source: its weights, of which only the tokenizer is loaded.
+        num_clusters: K, which is part of the prompt.
+    """
+    return packer_of(encode_prompt(load_tokenizer(source), num_clusters), shared_prefix=llm.shared_prefix)
+
+
+def load_trained(folder: Path, llm: LLMConfig, source: ResolvedSource, item_embeddings_ID: Tensor) -> PreferenceLLM:
+    """Loads the preference model that `save_trained` wrote, frozen and in evaluation mode.
+
+    Args:
+        folder: the stage's folder. The adapter's own configuration in it decides LoRA's settings.
+        llm: the configured language model; its LoRA is not read.
+        source: its weights.
+        item_embeddings_ID: item embeddings, `[I + 1, D]`.
+
+    Raises:
+        ValueError: if the adapter does not fit the language model.
+        UserError: if the weights cannot be loaded.
+    """
+    from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
+
+    heads = load_tensors(folder / HEADS)
+    num_clusters = heads["group_head.bias"].shape[0]
+    base, tokenizer = load(source, dtype=llm.dtype, weight_bits=llm.weight_bits)
+    settings = PeftConfig.from_pretrained(str(folder / ADAPTER))
+    # Otherwise PEFT warns that the base weights are in another place than in training; the manifest has their hash.
+    settings.base_model_name_or_path = None
+    adapted = get_peft_model(base, settings)
+    weights = load_tensors(folder / ADAPTER / ADAPTER_WEIGHTS)
+    result: Any = set_peft_model_state_dict(adapted, weights)
+    wanted = {name for name, _ in adapted.named_parameters() if "lora_" in name}
+    absent = wanted & set(result.missing_keys)
+    if absent or result.unexpected_keys:
+        raise ValueError(
+            f"the adapter does not fit: {len(absent)} weights absent, {len(result.unexpected_keys)} unknown"
+        )
+    model = PreferenceLLM(
+        adapted,
+        encode_prompt(tokenizer, num_clusters),
+        item_embeddings_ID,
+        num_clusters,
+        shared_prefix=llm.shared_prefix,
+    )
+    for layer, module in (("item_projection", model.item_projection), ("group_head", model.group_head)):
+        module.load_state_dict({name: heads[f"{layer}.{name}"] for name in ("weight", "bias")})
+    return model.requires_grad_(False).eval()

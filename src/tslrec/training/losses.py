@@ -1,0 +1,104 @@
+"""Cross-entropy over all items, in memory that does not grow with users × items.
+
+Shapes: B users, I items (row 0 of the table is padding), D size of a user vector, C users of a chunk, X vectors.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_BYTES = {"cpu": 4 * 2**20}
+"""Bytes of logits held at a time, by device type: on a CPU as many as its caches hold, so that passes over them are
+cheap."""
+DEFAULT_CHUNK_BYTES = 256 * 2**20
+"""Bytes of logits held at a time on any other device, where each kernel launch has a cost of its own."""
+SAFE_LOGIT = 60.0
+"""Logits whose absolute value is at most this need no shift by their maximum: e^±60, and a sum of a million of them,
+are ordinary fp32 numbers."""
+
+
+class ChunkedSoftmaxLoss(torch.autograd.Function):
+    """Scores of all items and their cross-entropy in one, one chunk of users at a time.
+
+    The forward pass also computes the gradients of both factors, while a chunk's exponentials are in memory. So the
+    exponentials are never stored, and the large product is computed three times, the minimum, instead of four. The
+    exponentials are not divided by their sum either: the small factors of the products are.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, user_BD: Tensor, table_ID: Tensor, targets_B: Tensor) -> Tensor:
+        need_user, need_table = ctx.needs_input_grad[:2]
+        candidates_ID = table_ID[1:]
+        places_B = targets_B - 1
+        target_BD = candidates_ID[places_B]
+        rows = chunk_rows(len(candidates_ID), user_BD)
+        largest_B = user_BD.new_zeros(len(user_BD))
+        sums_B = torch.empty_like(largest_B)
+        # By the Cauchy-Schwarz inequality no logit is larger than the product of the norms. The logits are shifted by
+        # their maximum only where that bound is too large.
+        shift = not largest_norm(user_BD) * largest_norm(candidates_ID) <= SAFE_LOGIT
+        grad_user_BD = torch.empty_like(user_BD) if need_user else None
+        grad_table_ID = torch.zeros_like(table_ID) if need_table else None
+        buffer_CI = user_BD.new_empty(min(rows, len(user_BD)), len(candidates_ID))
+        for start in range(0, len(user_BD), rows):
+            chunk = slice(start, start + rows)
+            user_CD = user_BD[chunk]
+            logits_CI = torch.mm(user_CD, candidates_ID.T, out=buffer_CI[: len(user_CD)])
+            if shift:
+                torch.amax(logits_CI, dim=1, out=largest_B[chunk])
+                logits_CI.sub_(largest_B[chunk, None])
+            exponential_CI = logits_CI.exp_()
+            sums_C = torch.sum(exponential_CI, dim=1, out=sums_B[chunk])
+            if grad_user_BD is not None:
+                torch.mm(exponential_CI, candidates_ID, out=grad_user_BD[chunk])
+            if grad_table_ID is not None:
+                grad_table_ID[1:].addmm_(exponential_CI.T, user_CD / sums_C[:, None])
+        if grad_user_BD is not None:
+            grad_user_BD.div_(sums_B[:, None]).sub_(target_BD)
+        if grad_table_ID is not None:
+            grad_table_ID.index_add_(0, targets_B, user_BD, alpha=-1)
+        ctx.save_for_backward(grad_user_BD, grad_table_ID)
+        target_logit_B = (user_BD * target_BD).sum(dim=1)
+        return (sums_B.log() + largest_B - target_logit_B).double().sum().to(user_BD.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        grad_user_BD, grad_table_ID = ctx.saved_tensors
+        (scale,) = grads
+        return (
+            None if grad_user_BD is None else grad_user_BD * scale,
+            None if grad_table_ID is None else grad_table_ID * scale,
+            None,
+        )
+
+
+def largest_norm(vectors_XD: Tensor) -> float:
+    """The largest Euclidean norm of some vectors; 0 if there are none, as on a rank without a target in this step."""
+    return float(torch.linalg.vector_norm(vectors_XD, dim=1).max()) if len(vectors_XD) else 0.0
+
+
+def chunk_rows(num_candidates: int, user_BD: Tensor) -> int:
+    """Users of a chunk: at least D, so that the products compute more than they read of the item table."""
+    held = CHUNK_BYTES.get(user_BD.device.type, DEFAULT_CHUNK_BYTES)
+    return max(user_BD.shape[1], held // (num_candidates * user_BD.element_size()))
+
+
+def softmax_loss(user_BD: Tensor, table_ID: Tensor, targets_B: Tensor) -> Tensor:
+    """Cross-entropy over all items, summed over users; scores are dot products with the item table, without bias.
+
+    Under mixed precision it is computed in the table's precision.
+
+    Args:
+        user_BD: user vectors.
+        table_ID: the item table; row 0 is padding.
+        targets_B: item ids, from 1.
+
+    Returns:
+        The sum, a scalar.
+    """
+    with torch.autocast(user_BD.device.type, enabled=False):
+        loss: Tensor = ChunkedSoftmaxLoss.apply(user_BD.to(table_ID.dtype), table_ID, targets_B)
+    return loss

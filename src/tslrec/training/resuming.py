@@ -1,0 +1,212 @@
+"""Checkpoints during training, a clean stop on a signal, and resuming.
+
+A training that was killed and started again ends with the same weights and metrics as one that ran through: the
+sampler's position, the random states, optimizer, schedule, early stopping and the log are part of a checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+import time
+from types import FrameType
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+
+from tslrec.system.errors import StoppedError
+from tslrec.system.meter import Meter
+from tslrec.system.processes import any_in_any_process, rank_and_world_size
+from tslrec.training.checkpoints import STATE, Checkpoints
+from tslrec.training.csv_log import CsvLog
+
+log = logging.getLogger(__name__)
+
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+"""The signals that ask for a clean stop; a scheduler sends one some time before it kills the process."""
+
+GRACE = 20.0
+"""Seconds that a validation may still run after a signal, to reach the next checkpoint; SLURM kills after 30 seconds
+by default."""
+
+
+def fit(trainer: lightning.Trainer, module: lightning.LightningModule, data: lightning.LightningDataModule) -> None:
+    """Trains; where the trainer writes checkpoints, training resumes from the newest intact one.
+
+    Args:
+        trainer: writes checkpoints if it has the callback `Resuming`.
+        module: what is trained.
+        data: its data.
+
+    Raises:
+        StoppedError: if a signal asked for a stop.
+    """
+    resuming = next((each for each in trainer.callbacks if isinstance(each, Resuming)), None)  # type: ignore[attr-defined]
+    newest = None if resuming is None else resuming.checkpoints.newest()
+    if resuming is None:
+        trainer.fit(module, data)
+        return
+    if newest is None:
+        trainer.fit(module, data)
+    else:
+        folder, manifest = newest
+        resuming.meter.continue_from(manifest)
+        log.info(f"{resuming.stage}: resumes from step {manifest['step']}")
+        trainer.fit(module, data, ckpt_path=folder / STATE, weights_only=True)
+    # A signal that came in the last step or the last validation was not handled yet.
+    resuming.stop_if_asked_to(trainer)
+
+
+class Resuming(lightning.Callback):
+    """Writes checkpoints between optimizer steps, and restores what Lightning does not: random states and the log.
+
+    Args:
+        stage: the stage's name, for messages.
+        checkpoints: the folder of the checkpoints.
+        every_seconds: wall time between two checkpoints; 0 writes one after every optimizer step.
+        stage_log: the stage's CSV log, which a resumed training continues.
+        meter: the stage's cost so far, written into each checkpoint: a stage's cost is the sum over the runs that
+            worked on it.
+    """
+
+    def __init__(
+        self, stage: str, checkpoints: Checkpoints, *, every_seconds: float, stage_log: CsvLog, meter: Meter
+    ) -> None:
+        self.stage = stage
+        self.checkpoints = checkpoints
+        self.every_seconds = every_seconds
+        self.stage_log = stage_log
+        self.meter = meter
+        self.written = time.monotonic()
+        self.received: int | None = None
+        self.received_at = 0.0
+        self.random_states: list[dict[str, Any]] = []
+        self.to_restore: dict[str, Any] | None = None
+
+    def install_signal_handlers(self) -> None:
+        """Replaces Lightning's signal handlers, which communicate with the other ranks in the middle of an operation.
+
+        Lightning installs its own when a training or a test begins, and restores the earlier ones at its end.
+        """
+        for number in SIGNALS:
+            signal.signal(number, self.note_signal)
+
+    def note_signal(self, number: int, frame: FrameType | None) -> None:
+        """Only notes the signal: the training stops between two steps, where its state is consistent."""
+        self.received, self.received_at = number, time.monotonic()
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.install_signal_handlers()
+        self.written = time.monotonic()
+
+    def on_test_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.install_signal_handlers()
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self.to_restore is not None:
+            restore_random_state(self.to_restore)
+            self.to_restore = None
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Writes a checkpoint if one is due or a stop was asked for, but not between an epoch and its validation."""
+        if trainer.is_last_batch:
+            return
+        due = trainer.is_global_zero and time.monotonic() - self.written >= self.every_seconds
+        stopped, due = any_in_any_process([self.received is not None, due], trainer.strategy.root_device)
+        if stopped or due:
+            self.write(trainer)
+        if stopped:
+            self.stop(trainer)
+
+    def on_validation_batch_end(self, trainer: lightning.Trainer, *_: Any, **__: Any) -> None:
+        """Stops only if `GRACE` is over: a checkpoint cannot be written in a validation, only after the next step."""
+        self.stop_if_asked_to(trainer, grace=GRACE)
+
+    def on_test_batch_end(self, trainer: lightning.Trainer, *_: Any, **__: Any) -> None:
+        self.stop_if_asked_to(trainer)
+
+    def stop_if_asked_to(self, trainer: lightning.Trainer, grace: float = 0.0) -> None:
+        """Ends the run if any rank received a signal at least `grace` seconds ago.
+
+        Raises:
+            StoppedError: if so, on every rank.
+        """
+        asked = self.received is not None and time.monotonic() - self.received_at >= grace
+        (stopped,) = any_in_any_process([asked], trainer.strategy.root_device)
+        if stopped:
+            self.stop(trainer)
+
+    def stop(self, trainer: lightning.Trainer) -> None:
+        """Ends the run.
+
+        Raises:
+            StoppedError: always.
+        """
+        number = self.received or signal.SIGTERM
+        then = "goes on from its last checkpoint" if self.checkpoints.all() else "starts it anew"
+        name = signal.Signals(number).name
+        raise StoppedError(
+            f"{self.stage}: stopped by {name} at step {trainer.global_step}; the same command {then}", number
+        )
+
+    def write(self, trainer: lightning.Trainer) -> None:
+        """Writes a checkpoint; all ranks call it."""
+        self.random_states = every_random_state()
+        if trainer.is_global_zero:
+            self.checkpoints.begin()
+        trainer.strategy.barrier()
+        trainer.save_checkpoint(self.checkpoints.aside / STATE)
+        if trainer.is_global_zero:
+            self.checkpoints.publish(trainer.global_step, self.meter.facts())
+        trainer.strategy.barrier()
+        self.written = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"random": self.random_states, "log": self.stage_log.text()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        rank, _ = rank_and_world_size()
+        self.stage_log.restore(state_dict["log"])
+        # A rank beyond the earlier number of processes has no saved state and keeps its seed.
+        if rank < len(state_dict["random"]):
+            self.to_restore = state_dict["random"][rank]
+
+
+def every_random_state() -> list[dict[str, Any]]:
+    """The random states of all processes, by rank; all ranks call it."""
+    _, world_size = rank_and_world_size()
+    states = [random_state()]
+    if world_size > 1:
+        states = [{} for _ in range(world_size)]
+        torch.distributed.all_gather_object(states, random_state())
+    return states
+
+
+def random_state() -> dict[str, Any]:
+    """The states of the random number generators of Python, NumPy, torch and its GPUs."""
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": (str(kind), torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Sets the generators to a state that `random_state` gave; GPUs only if there are as many as then."""
+    random.setstate(state["python"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if len(state["cuda"]) == torch.cuda.device_count():
+        for device, each in enumerate(state["cuda"]):
+            torch.cuda.set_rng_state(each, device)

@@ -1,0 +1,134 @@
+"""Builds a stage's Lightning trainer: device, strategy, CSV log, progress bar and checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy
+
+from tslrec.config import TrainerConfig
+from tslrec.system.meter import Meter
+from tslrec.system.warning_filters import install_warning_filters
+from tslrec.training.checkpoint_io import CheckpointFiles
+from tslrec.training.checkpoints import Checkpoints
+from tslrec.training.csv_log import CsvLog
+from tslrec.training.nonfinite_guard import NonFiniteGuard
+from tslrec.training.resuming import Resuming
+
+
+class StageProgress(RichProgressBar):
+    """Lightning's progress bar with the stage's name in it.
+
+    Args:
+        stage: the name.
+    """
+
+    def __init__(self, stage: str) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"{self.stage} · {super()._get_train_description(current_epoch).lower()}"
+
+    @property
+    def validation_description(self) -> str:
+        return f"{self.stage} · validation"
+
+    @property
+    def test_description(self) -> str:
+        return f"{self.stage} · test"
+
+
+class OwnDraws(lightning.Callback):
+    """Gives each rank a random stream of its own for dropout masks and negatives.
+
+    Until training starts all ranks have the same seed, so that they build the same model.
+    """
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if trainer.global_rank > 0:
+            torch.manual_seed(torch.initial_seed() + trainer.global_rank)
+
+
+class StageTrainers:
+    """Makes the Lightning trainers of one stage: called with what a training needs, it returns a trainer.
+
+    Args:
+        config: the `trainer` section.
+        stage: the stage's name, for the progress bar and messages.
+        folder: of the stage; the CSV log is `log/metrics.csv` in it.
+        loggers: the tracker's loggers, beside the CSV log.
+        checkpoints: the folder of the checkpoints from which an interrupted training resumes.
+        meter: the stage's cost so far, written into the checkpoints.
+    """
+
+    def __init__(
+        self,
+        config: TrainerConfig,
+        stage: str,
+        folder: Path,
+        loggers: Sequence[Logger] = (),
+        *,
+        checkpoints: Checkpoints,
+        meter: Meter,
+    ) -> None:
+        self.config = config
+        self.stage = stage
+        self.folder = folder
+        self.loggers = list(loggers)
+        self.checkpoints = checkpoints
+        self.meter = meter
+
+    def __call__(
+        self,
+        *,
+        max_epochs: int,
+        callbacks: Sequence[lightning.Callback] = (),
+        llm: bool = False,
+        gradient_clip: float | None = None,
+    ) -> lightning.Trainer:
+        install_warning_filters()
+        strategy = self.config.llm_strategy if llm else self.config.strategy
+        log = CsvLog(self.folder)
+        remedy = "lower the learning rate" + (", or use another llm.dtype" if llm else "")
+        own: list[lightning.Callback] = [OwnDraws(), NonFiniteGuard(self.stage, remedy), StageProgress(self.stage)]
+        if self.checkpoints is not None:
+            seconds = self.config.checkpoint_seconds
+            meter = self.meter or Meter()
+            # The last callback, so that a checkpoint holds what the others did in the same step.
+            own.append(Resuming(self.stage, self.checkpoints, every_seconds=seconds, stage_log=log, meter=meter))
+        return lightning.Trainer(
+            accelerator=self.config.accelerator,
+            devices=self.config.devices,
+            num_nodes=self.config.num_nodes,
+            strategy=make_strategy(strategy),
+            precision=self.config.llm_precision if llm else self.config.precision,  # type: ignore[arg-type]
+            max_epochs=max_epochs,
+            callbacks=[*callbacks, *own],
+            plugins=[CheckpointFiles()],
+            logger=[log, *self.loggers],
+            gradient_clip_val=gradient_clip,
+            log_every_n_steps=1,
+            num_sanity_val_steps=0,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+
+
+def make_strategy(setting: Any) -> Any:
+    """Lightning's strategy for `trainer.strategy` or `trainer.llm_strategy`: a name, or a section with a `_target_`."""
+    if isinstance(setting, dict):
+        return instantiate(setting)
+    if setting == "ddp":
+        # Our buffers never change and are equal on all ranks. Otherwise DDP would send them, among them the knowledge
+        # embeddings of the whole catalogue, from rank 0 to the others before every step.
+        return DDPStrategy(forward_sync_buffers=False)
+    return setting

@@ -1,0 +1,55 @@
+"""What the keys of results are made of: no paths of code, no values that are the default."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tslrec.config import LLMConfig, LoraConfig, TrainingConfig, non_defaults, section_defaults
+from tslrec.models.backbones.gru4rec import GRU4Rec
+from tslrec.models.backbones.sasrec import SASRec
+from tslrec.system.targets import target_settings
+
+SASREC = {"name": "sasrec", "hidden_size": 64, "_target_": "tslrec.models.backbones.sasrec.SASRec"}
+PINNED = Path(__file__).with_name("defaults.json")
+
+
+def test_code_that_moves_keeps_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = ModuleType("moved")
+    moved.SASRec = SASRec  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "moved", moved)
+    assert target_settings("model", {**SASREC, "_target_": "moved.SASRec"}) == target_settings("model", SASREC)
+
+
+def test_another_class_under_the_same_name_has_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = ModuleType("moved")
+    moved.Other = GRU4Rec  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "moved", moved)
+    assert target_settings("model", {**SASREC, "_target_": "moved.Other"}) != target_settings("model", SASREC)
+
+
+def test_a_value_that_is_the_default_is_as_if_it_were_absent() -> None:
+    listed = {**SASREC, "num_layers": 2, "own_output": False, "title": "SASRec", "place": 3}
+    assert target_settings("model", listed) == target_settings("model", SASREC)
+    assert target_settings("model", {**listed, "num_layers": 3})["num_layers"] == 3
+
+
+def test_a_section_is_what_is_not_its_default() -> None:
+    assert non_defaults(TrainingConfig()) == {}
+    assert non_defaults(TrainingConfig(max_len=7, num_negatives=5)) == {"max_len": 7, "num_negatives": 5}
+    llm = LLMConfig(name="x", random={"hidden_size": 8}, lora=replace(LoraConfig(), rank=4))
+    assert non_defaults(llm) == {"name": "x", "random": {"hidden_size": 8}, "lora": {"rank": 4}}
+
+
+def test_no_default_changes_unnoticed() -> None:
+    """Keys do not hold defaults: whoever changes one raises the versions of the stages that read it, and this file."""
+    sections: dict[str, Any] = {
+        name: section_defaults(name) for name in ("training", "preferences", "sft", "knowledge", "e4srec", "llm")
+    }
+    assert json.loads(PINNED.read_text(encoding="utf-8")) == sections

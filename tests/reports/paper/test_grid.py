@@ -1,0 +1,71 @@
+"""The grid of the paper's runs: what it expands to, that all of it composes, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra.errors import HydraException
+
+from support.checkout import CHECKOUT
+from tslrec.pipeline.composition import compose_overrides
+from tslrec.reports.paper.grid import Cell, read_grid
+from tslrec.system.errors import UserError
+
+GROUP = (
+    "{name: A, data: [beauty], model: [sasrec], method: [base, ci], seed: [0, 1], "
+    "preset: small, llm: tiny, trainer: cpu"
+)
+
+
+def written(folder: Path, *groups: str) -> Path:
+    path = folder / "grid.yaml"
+    path.write_text("groups:\n" + "".join(f"  - {group}\n" for group in groups))
+    return path
+
+
+def test_the_grid_begins_with_the_methods_of_table_2_on_beauty() -> None:
+    cells = read_grid(CHECKOUT / "results" / "grid.yaml")
+    assert [cell.name for cell in cells[:9]] == [
+        f"beauty-sasrec-{method}-tuned-seed{seed}" for method in ("base", "ci", "tslrec") for seed in (0, 1, 2)
+    ]
+    assert cells[0].command == (
+        "python train.py data=beauty model=sasrec method=base preset=tuned llm=smollm2_135m trainer=cpu seed=0"
+    )
+
+
+def test_every_kind_of_cell_composes() -> None:
+    kinds: dict[tuple[str | None, ...], Cell] = {}
+    for cell in read_grid(CHECKOUT / "results" / "grid.yaml"):
+        kinds.setdefault((cell.method, cell.model, cell.source_model, cell.preset), cell)
+    for cell in kinds.values():
+        try:
+            config = compose_overrides(cell.overrides)
+        except HydraException as error:
+            pytest.fail(f"{cell.name}: {error}")
+        assert (config.method.name, config.preset, config.seed) == (cell.method, cell.preset, cell.seed)
+
+
+def test_seeds_vary_first_and_settings_and_variants_are_the_groups(tmp_path: Path) -> None:
+    other = GROUP.replace("name: A", "name: B, variant: deep, source_model: fmlp, settings: [model.num_layers=3]")
+    cells = read_grid(written(tmp_path, GROUP + "}", other + "}"))
+    names = [cell.name.removeprefix("beauty-sasrec-") for cell in cells[:3]]
+    assert names == ["base-small-seed0", "base-small-seed1", "ci-small-seed0"]
+    assert cells[-1].name == "beauty-sasrec_from_fmlp-ci-small-deep-seed1"
+    assert "source_model=fmlp" in cells[-1].overrides
+    assert "model.num_layers=3" in cells[-1].overrides
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        ([GROUP + "}", GROUP + "}"], "two cells are called beauty-sasrec-base-small-seed0; give one of the groups"),
+        ([GROUP + ", sed: 1}"], "group 'A' has 'sed'; a group has"),
+        ([GROUP.replace("seed: [0, 1]", "seed: 0") + "}"], "group 'A' needs 'seed', a list; add it"),
+        ([GROUP], "no grid"),
+    ],
+)
+def test_what_is_wrong_with_a_grid_is_one_line(tmp_path: Path, groups: list[str], words: str) -> None:
+    with pytest.raises(UserError, match=words) as caught:
+        read_grid(written(tmp_path, *groups))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,33 @@
+"""Preference models of the tiny random language model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from tslrec.config import LLMConfig, LoraConfig
+from tslrec.llm.weights_source import resolve
+from tslrec.stages.sft.loading import new_model
+from tslrec.stages.sft.model import PreferenceLLM
+
+NUM_ITEMS, ITEM_SIZE, NUM_CLUSTERS = 20, 6, 4
+
+
+def make_model(*, moved: bool = True, **changes: object) -> PreferenceLLM:
+    """A model with fixed random numbers: equal settings give equal models.
+
+    Args:
+        moved: whether noise is added to all trained parameters, so that LoRA and head are not at their initial values.
+        changes: fields of `LLMConfig`.
+    """
+    settings: dict[str, object] = {"name": "tiny", "random": {}, "lora": LoraConfig(rank=2, alpha=4), **changes}
+    config = LLMConfig(**settings)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    table_ID = torch.randn(NUM_ITEMS + 1, ITEM_SIZE)
+    model = new_model(config, resolve(config, Path("unused")), table_ID, NUM_CLUSTERS)
+    if moved:
+        torch.manual_seed(1)
+        for parameter in model.trainable_parameters():
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    return model
