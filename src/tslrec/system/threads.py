@@ -18,10 +18,9 @@ from collections.abc import MutableMapping
 SPIN_COUNT = 1_000
 """Spins before a waiting thread sleeps; libgomp's own default is 300,000.
 
-Chosen by `benchmarks/shared_cores.py` on two cores (RESULTS.md): alone on the machine a step takes as long as with
-libgomp's default, and beside one busy process twice as long. 10,000 spins cost nothing alone, but take four times as
-long beside it. `OMP_WAIT_POLICY=PASSIVE`, which does not spin at all, is the fastest beside it, and takes a third more
-(large step) to twice as long (small step) alone.
+On two cores the backbone of the quickstart takes 13 s with it, and 19 s with libgomp's default; beside two busy
+processes 22 s and 60 s (RESULTS.md, which has single steps too). Steps with 10,000 spins are four times as long beside
+a busy process as alone. `OMP_WAIT_POLICY=PASSIVE`, which does not spin, is faster beside it and slower alone.
 """
 
 VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
