@@ -1,11 +1,15 @@
 # make run    the main job on the embedded default      make test   ruff, mypy and pytest
-# make test-fast  the tests that take no whole runs: most faults in at most two minutes on two idle cores
+# make test-fast  the tests that take no whole runs: most faults in about two and a half minutes on two idle cores
 # make setup  only the environment, in .venv            make lint   ruff, mypy and the import contracts alone
 # make test-cluster  sweeps through a real SLURM of one node, where slurm-wlm and munge are installed
 # make bench  the backbones beside RecBole's (BENCH='--side tslrec' and the like: see benchmarks/backbones.py --help)
 # make paper  the runs behind the paper's tables and figures that are missing (PAPER='--jobs 4', see `tslrec paper --help`)
 # make report  report.html, the page with these tables and figures, opened
-# make bench-startup  how soon --help and a typo are answered
+# make bench-peers  recommendations for every user beside RecBole's and RecTools' (BENCH='--quick': to see that it runs)
+# make bench-recommend  ten million users by two processes that are killed once (BENCH='--users 200000' for fewer)
+# make bench-serve  the server under load (BENCH='FOLDER --seconds 60': an exported recommender)
+# make bench-index  an HNSW graph over a million items
+# make bench-startup  how soon --help, a typo, `import tslrec` and a first recommendation are there
 # make bench-llm  the language model's stages, with and without the shared prompt
 # make bench-knowledge  a million items augmented by two processes that are killed once
 # make bench-sweep  24 runs through SLURM, with and without sharing their stages
@@ -13,7 +17,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run setup test test-fast test-cluster lint paper report bench bench-startup bench-llm bench-sweep bench-knowledge bench-shared-cores clean
+.PHONY: run setup test test-fast test-cluster lint paper report bench bench-peers bench-recommend bench-serve bench-index bench-startup bench-llm bench-sweep bench-knowledge bench-shared-cores clean
 
 run: .venv/.installed .venv/.weights
 	$(BIN)/python train.py experiment=quickstart
@@ -43,6 +47,18 @@ report: .venv/.installed
 bench: .venv/.installed .venv-recbole/.installed
 	$(BIN)/python benchmarks/backbones.py $(BENCH)
 
+bench-peers: .venv/.installed .venv-recbole/.installed .venv-rectools/.installed
+	$(BIN)/python benchmarks/peers.py $(BENCH)
+
+bench-recommend: .venv/.installed
+	$(BIN)/python benchmarks/recommend.py --json results/bench/recommend.json users artifacts/bench-recommend $(BENCH)
+
+bench-serve: .venv/.installed
+	$(BIN)/python benchmarks/serve.py $(BENCH)
+
+bench-index: .venv/.tested
+	$(BIN)/python benchmarks/index.py --items 1000000 $(BENCH)
+
 bench-startup: .venv/.installed
 	$(BIN)/python benchmarks/startup.py $(BENCH)
 
@@ -58,9 +74,10 @@ bench-knowledge: .venv/.installed
 bench-shared-cores: .venv/.installed
 	$(BIN)/python benchmarks/shared_cores.py $(BENCH)
 
+# To train, to export with --onnx and to serve: what README's commands need.
 .venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --editable '.[train,serve,onnx]'
 	touch $@
 
 .venv/.tested: .venv/.installed
@@ -79,5 +96,11 @@ bench-shared-cores: .venv/.installed
 	.venv-recbole/bin/python -m pip install --quiet --no-deps 'recbole==1.2.1'
 	touch $@
 
+# RecTools likewise; its own dependencies suit the project's torch.
+.venv-rectools/.installed: benchmarks/requirements-rectools.txt
+	$(PYTHON) -m venv .venv-rectools
+	.venv-rectools/bin/python -m pip install --quiet --requirement $<
+	touch $@
+
 clean:
-	rm -rf .venv .venv-recbole artifacts
+	rm -rf .venv .venv-recbole .venv-rectools artifacts

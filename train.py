@@ -1,20 +1,38 @@
 """Trains a sequential recommender by a method (base, ci, tslrec): `python train.py experiment=quickstart`."""
 
-import hydra
-from omegaconf import DictConfig
+from __future__ import annotations
 
-from tslrec.pipeline.composition import register_schema
+from typing import TYPE_CHECKING
+
 from tslrec.system.exits import run_program
 from tslrec.system.threads import limit_spinning
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
 # Here, because torch's OpenMP library reads the environment once, when it is loaded.
 limit_spinning()
-register_schema()
 
 
-@hydra.main(version_base="1.3", config_path="configs", config_name="train")
-def main(composed: DictConfig) -> None:
-    """Runs the composed configuration."""
+def main() -> None:
+    """Composes the configuration that the command line asks for, and runs it."""
+    # Inside, so that one line says what to install where Hydra is missing.
+    import hydra
+
+    from tslrec.pipeline.composition import register_schema
+
+    register_schema()
+    hydra.main(version_base="1.3", config_path="configs", config_name="train")(run_composed)()
+
+
+def run_composed(composed: DictConfig) -> None:
+    """Runs a composed configuration."""
+    # Errors end the program here, because Hydra would print a line of its own before it passes them on.
+    run_program(lambda: train(composed))
+
+
+def train(composed: DictConfig) -> None:
+    """Trains the configured methods."""
     # Heavy packages are imported inside, so that --help, --cfg and a misspelt key answer at once.
     from hydra.core.hydra_config import HydraConfig
 

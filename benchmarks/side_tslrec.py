@@ -26,7 +26,7 @@ from tslrec.data.sequence_batch import TrainingBatch
 from tslrec.data.windows import all_prefixes
 from tslrec.models.backbones.base import CausalBackbone
 from tslrec.models.item_embedding import IdEmbedding
-from tslrec.stages.recommender import build_backbone
+from tslrec.stages.building import build_backbone
 from tslrec.system.memory import keep_freed_memory, use_large_pages
 from tslrec.system.meter import Meter
 from tslrec.training.checkpoints import Checkpoints

@@ -32,7 +32,7 @@ from tslrec.data.interactions import Interactions
 from tslrec.models.backbones.base import CausalBackbone
 from tslrec.models.item_embedding import IdEmbedding
 from tslrec.stages.backbone import BackboneModule
-from tslrec.stages.recommender import build_backbone
+from tslrec.stages.building import build_backbone
 from tslrec.system.memory import keep_freed_memory, use_large_pages
 from tslrec.system.meter import Meter
 from tslrec.training.checkpoints import Checkpoints

@@ -7,7 +7,7 @@ signature as its schema; `tslrec.pipeline.check` binds it before any work.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, get_type_hints
 
 from omegaconf import MISSING
@@ -85,6 +85,8 @@ class DataConfig:
             `min_item_interactions` until both bounds hold.
         min_item_interactions: the same for items.
         place: its place in tables, lower first.
+        titles: a CSV or Parquet file with the columns `item_id` and `title`, for `tslrec recommend` and `export`; it
+            influences no training.
     """
 
     name: str = MISSING
@@ -95,6 +97,7 @@ class DataConfig:
     min_user_interactions: int = bounded(0, least=0)
     min_item_interactions: int = bounded(0, least=0)
     place: int = LAST_PLACE
+    titles: str | None = None
 
 
 @dataclass
@@ -331,7 +334,10 @@ class Config:
             MRR@k); of the recommended lists, in the test only, Coverage@k, Popularity@k, Gini@k. Another list than the
             default computes the stages that evaluate again, and with the backbone all stages that read it.
         compare: methods whose rows stand beside this one's in the closing table.
+        continue_from: the folder of a finished run, `artifacts/runs/NAME`, that this run trains on: on data with new
+            users and items, from its weights, with its language-model adapter and its knowledge of the items.
         fallback_llm: a name in `configs/llm` used where the weights of `llm` cannot be had; null refuses.
+        examples: users whose recommendations are printed at the end of the run.
         preset: the chosen set of numbers, for the record.
         seed: the run's; every stage derives its own from it.
         artifacts: folder of stage results.
@@ -353,7 +359,9 @@ class Config:
     logger: dict[str, Any] = MISSING
     metrics: list[str] = field(default_factory=lambda: list(DEFAULT_METRICS))
     compare: list[str] = field(default_factory=list)
+    continue_from: str | None = None
     fallback_llm: str | None = None
+    examples: int = bounded(0, least=0)
     preset: str = MISSING
     seed: int = bounded(0, least=0)
     artifacts: str = "artifacts"
@@ -386,3 +394,21 @@ def section_defaults(name: str) -> dict[str, Any] | None:
     """The defaults of a section of the configuration; None of one that no dataclass describes."""
     kind = get_type_hints(Config).get(name)
     return asdict(kind()) if is_dataclass(kind) and isinstance(kind, type) else None
+
+
+def from_recorded(value: Mapping[str, Any]) -> Config:
+    """A configuration from plain dicts, as `result.json` records it.
+
+    Settings that no longer exist are left out, and settings that were added since have their defaults.
+    """
+    config: Config = of_kind(Config, value)
+    return config
+
+
+def of_kind(kind: Any, value: Any) -> Any:
+    """A dataclass, nested ones included, from plain dicts; any other value as it is."""
+    if not is_dataclass(kind) or not isinstance(value, Mapping):
+        return value
+    hints = get_type_hints(kind)
+    given = {each.name: of_kind(hints[each.name], value[each.name]) for each in fields(kind) if each.name in value}
+    return kind(**given)  # type: ignore[operator]

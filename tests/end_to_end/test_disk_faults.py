@@ -5,18 +5,17 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import resource
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
 from support.checkout import CHECKOUT
+from support.disk_limits import largest_file, resize, small_disk
 from support.in_process import RUN, train_here
 from support.runs import SMALL, assert_one_line, manifests
 from support.waiting import HANG_SECONDS
@@ -28,17 +27,6 @@ BASE = ["method=base", *SMALL, "training.max_epochs=1", "trainer.checkpoint_seco
 DROP_A_CAPABILITY = 24
 """`PR_CAPBSET_DROP` of prctl(2): what is dropped, the next program does not have."""
 CAPABILITIES_THAT_IGNORE_PERMISSIONS = (1, 2)
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Lets no file of this process grow beyond some bytes, as a quota does: the system says EFBIG."""
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
 
 def assert_nothing_half_made(folder: Path, finished: set[str]) -> None:
@@ -98,26 +86,22 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path: Path)
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A folder that is a file system of its own, of 64 KiB."""
-    asked = ["mount", "-t", "tmpfs", "-o", "size=64k", "tslrec", str(tmp_path)]
-    mounted = subprocess.run(asked, capture_output=True, text=True, check=False)
-    if mounted.returncode != 0:
-        pytest.skip(f"this process may not mount a file system: {mounted.stderr.strip()}")
-    yield tmp_path
-    subprocess.run(["umount", str(tmp_path)], check=True)
+    with small_disk(tmp_path, "64k"):
+        yield tmp_path
 
 
-def test_a_full_disk_is_one_line_and_space_all_it_takes(small_disk: Path) -> None:
-    line = train_here(*BASE, folder=small_disk).refusal
+def test_a_full_disk_is_one_line_and_space_all_it_takes(disk: Path) -> None:
+    line = train_here(*BASE, folder=disk).refusal
     assert "No space left on device; a run needs folders that can be written, with space left" in line
     # The data had room, the training had not.
-    (data,) = manifests(small_disk)
-    assert_nothing_half_made(small_disk, {data})
-    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
-    again = train_here(*BASE, folder=small_disk)
+    (data,) = manifests(disk)
+    assert_nothing_half_made(disk, {data})
+    resize(disk, "64m")
+    again = train_here(*BASE, folder=disk)
     assert again.code == 0, again.err
-    assert [name.partition("/")[0] for name in sorted(manifests(small_disk))] == ["backbone", "data"]
+    assert [name.partition("/")[0] for name in sorted(manifests(disk))] == ["backbone", "data"]
 
 
 def test_a_folder_that_vanishes_while_a_stage_writes_is_one_line(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,13 +13,13 @@ import torch
 from support.catalogue import MANY_ITEMS, SHARD_SIZE, context_of, prepare, produce
 from support.processes import run_together, start_together
 from support.waiting import wait_until
-from tslrec.knowledge.shard_locks import ShardLocks
 from tslrec.knowledge.store import CATEGORIES, KnowledgeStore
 from tslrec.pipeline.inventory import State, inventory
 from tslrec.stages import augment
-from tslrec.stages.fusion import load_input
+from tslrec.stages.fusion_inputs import Sources, load_input
 from tslrec.system.errors import UserError
 from tslrec.system.files import write_json
+from tslrec.system.shard_locks import ShardLocks
 
 NUM_ITEMS = 11
 NUM_SHARDS = -(-MANY_ITEMS // SHARD_SIZE)
@@ -129,15 +128,16 @@ def finished_store(folder: Path) -> Path:
 def test_the_fusion_refuses_a_store_of_other_items_with_both_hashes(tmp_path: Path) -> None:
     store = finished_store(tmp_path)
     context = context_of(tmp_path, NUM_ITEMS + 1)
-    context = replace(context, inputs={**context.inputs, "augment": store})
+    sources = Sources(context.config, context.interactions, {**context.inputs, "augment": store})
     with pytest.raises(UserError, match=r"made with item_map [0-9a-f]{12}, but here it is [0-9a-f]{12};"):
-        load_input(context, "knowledge_IH")
+        load_input(sources, "knowledge_IH")
 
 
 def test_the_fusion_reads_a_store_slice_by_slice(tmp_path: Path) -> None:
     store = finished_store(tmp_path)
     context = context_of(tmp_path, NUM_ITEMS)
-    table = load_input(replace(context, inputs={**context.inputs, "augment": store}), "knowledge_IH")
+    sources = Sources(context.config, context.interactions, {**context.inputs, "augment": store})
+    table = load_input(sources, "knowledge_IH")
     assert not isinstance(table, torch.Tensor)
     assert table.shape == (NUM_ITEMS + 1, 32)
     assert torch.equal(torch.cat([table[0:3], table[3:10], table[10:12]]), table[0:12])

@@ -15,6 +15,7 @@ from hydra.utils import get_class
 
 from support.checkout import CHECKOUT
 from tslrec.config import MODEL_KEYS
+from tslrec.pipeline.check_method import GIVEN_TO_FUSION
 
 MODELS = sorted((CHECKOUT / "configs" / "model").glob("*.yaml"))
 FUSIONS = sorted((CHECKOUT / "configs" / "fusion").glob("*.yaml"))
@@ -23,12 +24,14 @@ MADE_BY_STAGES = ("_I", "_IH")
 
 
 def defaults_of(section: dict[str, Any]) -> dict[str, Any]:
-    """Names and defaults of the keyword-only parameters of a section's class, without arrays that stages make."""
+    """Names and defaults of the keyword-only parameters of a section's class, without those that stages give."""
     parameters = inspect.signature(get_class(section["_target_"])).parameters.values()
     return {
         each.name: each.default
         for each in parameters
-        if each.kind is each.KEYWORD_ONLY and not each.name.endswith(MADE_BY_STAGES)
+        if each.kind is each.KEYWORD_ONLY
+        and not each.name.endswith(MADE_BY_STAGES)
+        and each.name not in GIVEN_TO_FUSION
     }
 
 

@@ -100,7 +100,7 @@ def test_a_published_experiment_is_what_its_name_says(model: str, data: str) -> 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
 def test_an_experiment_holds_choices_only(path: Path) -> None:
     content = yaml.safe_load(path.read_text())
-    assert set(content) <= {"defaults", "compare", "fallback_llm"}
+    assert set(content) <= {"defaults", "compare", "fallback_llm", "examples"}
     assert all(str(next(iter(entry))).startswith("override /") for entry in content["defaults"])
 
 

@@ -22,9 +22,10 @@ from tslrec.system.files import write_json
 
 UNREAD = {
     *("data", "method", "preset", "seed"),
-    *("trainer", "logger", "compare", "fallback_llm", "metrics", "artifacts", "cache"),
+    *("trainer", "logger", "compare", "fallback_llm", "metrics", "examples", "artifacts", "cache"),
+    "continue_from",
 }
-"""What a run is called by; and what changes no result."""
+"""What a run is called by; what changes no result; and what makes a row of its own (see the test on it)."""
 READ_BY_STAGE = {stage.name: stage.sections for stage in STAGES}
 MADE_UP = ("preferences", "fusion", "llm", "sft", "knowledge", "e4srec")
 FIRST = {"model": None, "training": None, **dict.fromkeys(MADE_UP, 1)}
@@ -103,6 +104,15 @@ def test_every_section_that_a_method_reads_tells_rows_apart(method: str) -> None
 def test_no_section_of_the_configuration_is_forgotten() -> None:
     sections = {each.name for each in fields(Config)}
     assert sections - {name for names in READ_BY_STAGE.values() for name in names} == UNREAD
+
+
+def test_continued_runs_are_a_row_of_their_own() -> None:
+    continued = [result(seed, 0.2) for seed in (0, 1)]
+    for each in continued:
+        each["config"]["continue_from"] = f"artifacts/runs/base-beauty-sasrec-tuned-seed{each['seed']}-0123456789ab"
+    rows = summarise([result(0, 0.1), *continued])
+    assert [row.seeds for row in rows] == [(0,), (0, 1)]
+    assert rows[1].differs == "continue_from=base-beauty-sasrec-tuned"
 
 
 def test_what_is_absent_has_its_default() -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,36 +21,10 @@ from tslrec.pipeline.sweeps.record import CellState
 
 pytestmark = pytest.mark.usefixtures("slurm")
 
-CLUSTER = Path(__file__).with_name("cluster.sh")
-NEEDED = ("munged", "slurmctld", "slurmd", "srun", "sbatch", "squeue", "scontrol")
-"""The commands of SLURM that the tests need."""
 JOBS = ["launcher=slurm", "hydra.launcher.partition=debug", "hydra.launcher.mem_gb=2"]
 JOBS += ["hydra.launcher.cpus_per_task=1", "hydra.launcher.timeout_min=10"]
 LONG = ["training.max_epochs=8", "training.patience=8", "training.batch_size=16", "trainer.checkpoint_seconds=0.2"]
 """Settings with which a training lasts some seconds and writes checkpoints, so that a signal arrives during it."""
-
-
-@pytest.fixture(scope="module")
-def slurm() -> Iterator[None]:
-    """Starts a SLURM cluster of this machine, to which SLURM's commands speak until the tests of this module end."""
-    if missing := [name for name in NEEDED if shutil.which(name) is None]:
-        pytest.skip(f"no {missing[0]} here: apt-get install slurm-wlm munge")
-    if os.geteuid() != 0:
-        pytest.skip("only root can start SLURM's daemons")
-    # Not pytest's own: a socket's path must be short.
-    folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
-    try:
-        started = subprocess.run(
-            [CLUSTER, "start", folder], capture_output=True, text=True, check=False, timeout=HANG_SECONDS
-        )
-        assert started.returncode == 0, started.stderr
-        name, value = started.stdout.strip().split("=")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv(name, value)
-            yield
-    finally:
-        subprocess.run([CLUSTER, "stop", folder], check=False, timeout=HANG_SECONDS)
-        shutil.rmtree(folder)
 
 
 Start = Callable[..., subprocess.Popen[str]]

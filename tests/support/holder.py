@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from tslrec.knowledge.shard_locks import ShardLocks
+from tslrec.system.shard_locks import ShardLocks
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])

@@ -21,7 +21,7 @@ from tslrec.data.datamodule import SequenceDataModule
 from tslrec.data.interactions import Interactions
 from tslrec.models.fusions.gate import GatedFusion
 from tslrec.models.item_embedding import IdEmbedding
-from tslrec.stages.recommender import build_backbone
+from tslrec.stages.building import build_backbone
 from tslrec.training.next_item import NextItemModule, narrowed, placed
 from tslrec.training.sampled_softmax import NegativeSampler
 

@@ -54,7 +54,7 @@ def run(argv: list[str]) -> None:
     """Finds the verb by the first argument; its own parser reads the rest, overrides and options in any order."""
     text = argparse.RawDescriptionHelpFormatter
     verbs = {name: importlib.import_module(f"{cli.__name__}.{name}") for name in verb_names()}
-    summaries = "\n".join(f"  {name:8} {verb.SUMMARY}" for name, verb in verbs.items())
+    summaries = "\n".join(f"  {name:9} {verb.SUMMARY}" for name, verb in verbs.items())
     top = Parser(
         prog="tslrec",
         usage="tslrec VERB …",

@@ -44,7 +44,12 @@ def run(composed: DictConfig, overrides: list[str]) -> None:
             if results:
                 cell.result = run_folder(config, results)
             if results and first:
-                print_closing_table(results, record(config, results), Console())
+                folder, console = record(config, results), Console()
+                print_closing_table(results, folder, console)
+                if config.examples and results[-1].stages:
+                    from tslrec.reports.examples import print_examples
+
+                    print_examples(folder, config.examples, console)
     except Exception as error:
         if not first:
             processes.wait_for_rank_zero()

@@ -98,6 +98,7 @@ class EncodedRows:
         raw_items: distinct raw item ids in the order of their first row.
         timestamps_N: timestamps of the rows; None if the source has none.
         true_categories: see `RawInteractions`.
+        titles: see `RawInteractions`.
     """
 
     users_N: NDArray[np.int32]
@@ -106,6 +107,7 @@ class EncodedRows:
     raw_items: pl.Series
     timestamps_N: NDArray[np.float64] | NDArray[np.int64] | None
     true_categories: Mapping[str, int] | None
+    titles: Mapping[str, str] | None
 
 
 def encode(raw: RawInteractions) -> EncodedRows:
@@ -113,7 +115,7 @@ def encode(raw: RawInteractions) -> EncodedRows:
     users_N, raw_users = codes_of(raw.rows["user"])
     items_N, raw_items = codes_of(raw.rows["item"])
     timestamps_N = raw.rows["timestamp"].to_numpy() if raw.has_timestamps else None
-    return EncodedRows(users_N, items_N, raw_users, raw_items, timestamps_N, raw.true_categories)
+    return EncodedRows(users_N, items_N, raw_users, raw_items, timestamps_N, raw.true_categories, raw.titles)
 
 
 def codes_of(raw_ids: pl.Series) -> tuple[NDArray[np.int32], pl.Series]:
@@ -191,6 +193,7 @@ def build_interactions(encoded: EncodedRows, kept: NDArray[np.int64], name: str)
         ids=IdMap(tuple(encoded.raw_users.gather(present_users)), ("", *raw_items)),
         timestamps=None if timestamps is None else timestamps[order],
         true_categories=true_categories,
+        titles=None if encoded.titles is None else ("", *(encoded.titles[item] for item in raw_items)),
     )
 
 

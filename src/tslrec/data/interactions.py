@@ -67,6 +67,7 @@ class Interactions:
         timestamps: int64 or float64 `[N]`, not decreasing within a user; None if the source has none.
         true_categories: int64 `[I + 1]`, the latent category of each item (-1 for padding) of generated data; None for
             real data.
+        titles: the title of each item, "" for padding; None where the source has none. They influence no result.
 
     Raises:
         ValueError: if the arrays do not fit together.
@@ -78,6 +79,7 @@ class Interactions:
     ids: IdMap
     timestamps: NDArray[np.float64] | NDArray[np.int64] | None = None
     true_categories: NDArray[np.int64] | None = None
+    titles: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.offsets[0] != 0 or self.offsets[-1] != len(self.items) or (np.diff(self.offsets) < 1).any():
@@ -92,6 +94,8 @@ class Interactions:
             raise ValueError(f"{len(self.timestamps)} timestamps, but {len(self.items)} interactions")
         if self.true_categories is not None and len(self.true_categories) != self.num_items + 1:
             raise ValueError(f"{len(self.true_categories)} true categories, but {self.num_items} items and padding")
+        if self.titles is not None and len(self.titles) != self.num_items + 1:
+            raise ValueError(f"{len(self.titles)} titles, but {self.num_items} items and padding")
         for array in (self.items, self.offsets, self.timestamps, self.true_categories):
             if array is not None:
                 array.setflags(write=False)
@@ -137,6 +141,11 @@ class Interactions:
         is_training_N = np.ones(self.num_interactions, dtype=np.bool_)
         is_training_N[ends - TEST] = is_training_N[ends - VALIDATION] = False
         return is_training_N
+
+    @cached_property
+    def training_counts(self) -> NDArray[np.int64]:
+        """How often each item occurs in the training part, `[I + 1]`."""
+        return np.bincount(self.items[self.is_training_N], minlength=self.num_items + 1)
 
     def sequence(self, user: int) -> NDArray[np.int32]:
         """All items of one user in time order."""

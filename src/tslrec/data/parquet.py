@@ -33,6 +33,8 @@ def save(interactions: Interactions, folder: Path) -> None:
     items: dict[str, object] = {"raw_id": interactions.ids.items}
     if interactions.true_categories is not None:
         items["true_category"] = interactions.true_categories
+    if interactions.titles is not None:
+        items["title"] = interactions.titles
     pl.DataFrame(items).write_parquet(folder / ITEMS)
 
 
@@ -50,6 +52,7 @@ def load(folder: Path, name: str) -> Interactions:
         rows = pl.read_parquet(folder / INTERACTIONS)
         users = pl.read_parquet(folder / USERS)
         items = pl.read_parquet(folder / ITEMS)
+        columns = set(items.columns)
         counts = np.bincount(rows["user"].to_numpy(), minlength=len(users))
         return Interactions(
             name=name,
@@ -57,7 +60,8 @@ def load(folder: Path, name: str) -> Interactions:
             offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
             ids=IdMap(tuple(users["raw_id"]), tuple(items["raw_id"])),
             timestamps=rows["timestamp"].to_numpy().copy() if "timestamp" in rows.columns else None,
-            true_categories=items["true_category"].to_numpy().copy() if "true_category" in items.columns else None,
+            true_categories=items["true_category"].to_numpy().copy() if "true_category" in columns else None,
+            titles=tuple(items["title"]) if "title" in columns else None,
         )
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]

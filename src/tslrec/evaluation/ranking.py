@@ -3,7 +3,7 @@
 Both go through the item table in blocks, so that memory does not grow with users × items.
 
 Shapes: B users, I items, D size of a user vector, S (user, item) pairs of histories, C items of a block, K items of a
-list, N users whose lists a block changes.
+list.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tslrec.evaluation.best_items import best_columns, empty_lists, merged, padded_to, shifted
 from tslrec.system.errors import UserError
 
 CPU_BLOCK = 2 * 2**20, 256, 2**11
@@ -105,48 +106,19 @@ def top_lists(
     seen_columns_S, seen_rows_S = distinct_pairs(seen_rows_S, seen_items_S, size)
     seen_cuts = block_cuts(seen_columns_S, num_items, width)
 
-    masked, unmasked = (
-        (user_BD.new_full((size, length), -torch.inf), seen_rows_S.new_zeros(size, length)) for _ in range(2)
-    )
+    unmasked, masked = empty_lists(user_BD), empty_lists(user_BD)
     for block, begin in enumerate(range(0, num_items, width)):
         first = min(begin, num_items - width)
         torch.mm(user_BD, items_ID[first : first + width].T, out=scores_BC)
         new_BC = scores_BC[:, begin - first :]
-        merge_best(*unmasked, new_BC, begin + 1)
+        count = min(length, new_BC.shape[1])
+        unmasked = merged(unmasked, shifted(best_columns(new_BC, count), begin + 1), length)
         seen = slice(seen_cuts[block], seen_cuts[block + 1])
         new_BC[seen_rows_S[seen], seen_columns_S[seen] - begin] = -torch.inf
-        merge_best(*masked, new_BC, begin + 1)
-    return masked[1], unmasked[1]
-
-
-def merge_best(best_BK: Tensor, items_BK: Tensor, scores_BC: Tensor, first_item: int) -> None:
-    """Updates the best scores so far and their item ids, in place, by a block of items with higher ids.
-
-    Args:
-        best_BK: the best scores of earlier blocks, highest first; minus infinity where there are none.
-        items_BK: their item ids; 0 where there are none.
-        scores_BC: the block's scores; minus infinity where an item is no candidate.
-        first_item: the item id of the block's first column.
-    """
-    # Of equal scores the earlier item stays, so only users with a strictly higher one in this block change.
-    users_N = (scores_BC.amax(dim=1) > best_BK[:, -1]).nonzero()[:, 0]
-    if len(users_N) == 0:
-        return
-    length, scores_NC = best_BK.shape[1], scores_BC[users_N]
-    count = min(length, scores_NC.shape[1])
-    # `topk` does not say which of equal scores it takes. So only its lowest score is used, and of the items with that
-    # score those with the lowest ids are taken.
-    lowest_N1 = scores_NC.topk(count, dim=1).values[:, -1:]
-    above_NC, equal_NC = scores_NC > lowest_N1, scores_NC == lowest_N1
-    room_N1 = count - above_NC.sum(dim=1, keepdim=True)
-    chosen_NC = above_NC | (equal_NC & (equal_NC.cumsum(dim=1, dtype=torch.int32) <= room_N1))
-    columns = chosen_NC.nonzero()[:, 1].view(-1, count)
-    scores = torch.cat([best_BK[users_N], scores_NC.gather(1, columns)], dim=1)
-    items = torch.cat([items_BK[users_N], columns + first_item], dim=1)
-    # A stable sort keeps equal scores in the order of their ids.
-    scores, order = (each[:, :length] for each in scores.sort(dim=1, descending=True, stable=True))
-    best_BK[users_N] = scores
-    items_BK[users_N] = items.gather(1, order).masked_fill_(scores == -torch.inf, 0)
+        masked = merged(masked, shifted(best_columns(new_BC, count), begin + 1), length)
+    found = (padded_to(*each, length) for each in (masked, unmasked))
+    masked_BK, unmasked_BK = (items_BK.masked_fill(scores_BK == -torch.inf, 0) for items_BK, scores_BK in found)
+    return masked_BK, unmasked_BK
 
 
 def ranks_in_lists(lists_BK: Tensor, targets_B: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Latent categories of items and preferences of users over them (paper, Section 4.1).
 
-Shapes: I items (row 0 is padding), U users, K clusters, D hidden size of the backbone, N interactions.
+Shapes: I items (row 0 is padding), U users, K clusters, D hidden size of the backbone, N interactions,
+R items.
 """
 
 from __future__ import annotations
@@ -52,6 +53,18 @@ def cluster_items(
         )
     clusters = np.concatenate([[NO_CLUSTER], kmeans.labels_]).astype(np.int64)
     return clusters, kmeans.cluster_centers_.astype(np.float32)
+
+
+def nearest_centroids(vectors_RD: NDArray[np.float32], centroids_KD: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The number of the centroid that is nearest to each vector, `[R]`; of equally near ones the first.
+
+    Args:
+        vectors_RD: item embeddings.
+        centroids_KD: as `cluster_items` gives them.
+    """
+    # The squared distance without the vector's own length, which is the same for all centroids.
+    distances_RK = (centroids_KD**2).sum(axis=1) - 2 * vectors_RD @ centroids_KD.T
+    return np.asarray(distances_RK.argmin(axis=1), dtype=np.int64)
 
 
 def user_preferences(

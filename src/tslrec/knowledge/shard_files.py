@@ -9,15 +9,10 @@ import json
 from pathlib import Path
 
 from tslrec.system.errors import UserError
+from tslrec.system.shares import SHARD
 
 PLAN = "plan.json"
 """What the store is made from and how its items are cut into shards."""
-
-CLAIMS = "claims"
-"""Which shards are being computed by a live process."""
-
-SHARD = "shard-"
-"""First part of the name of a finished shard's folder; the shard's number follows."""
 
 ROWS = "knowledge.safetensors"
 """The arrays of one shard, in its folder."""

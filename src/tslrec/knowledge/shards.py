@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,14 +21,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tslrec.knowledge.origin import Origin
-from tslrec.knowledge.shard_files import CLAIMS, PLAN, ROWS, SHARD
-from tslrec.knowledge.shard_locks import ShardLocks
+from tslrec.knowledge.shard_files import PLAN, ROWS
 from tslrec.llm.item_scaling import Scaling
 from tslrec.system.errors import UserError
 from tslrec.system.files import write_json
-from tslrec.system.manifests import POLL_SECONDS, publish, read_manifest, verify
-
-log = logging.getLogger(__name__)
+from tslrec.system.manifests import POLL_SECONDS
+from tslrec.system.shares import CLAIMS, Shares
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,7 @@ def read_plan(folder: Path) -> Plan | None:
         raise UserError(f"{path}: not a readable plan ({error}); delete {folder} to compute all of it again") from error
 
 
-class Shards:
+class Shards(Shares):
     """The shards of one unfinished store.
 
     Args:
@@ -94,14 +89,15 @@ class Shards:
         plan: the plan in it.
 
     Attributes:
-        key: hex sha256 of the plan; each shard's manifest holds it.
+        plan: see above; `key` is its hex sha256.
     """
 
+    kind = "store"
+
     def __init__(self, folder: Path, plan: Plan) -> None:
-        self.folder = folder
-        self.plan = plan
         text = json.dumps(plan.as_json(), sort_keys=True)
-        self.key = hashlib.sha256(text.encode()).hexdigest()
+        super().__init__(folder, plan.num_shards, hashlib.sha256(text.encode()).hexdigest())
+        self.plan = plan
 
     @classmethod
     def begin_or_resume(cls, folder: Path, plan: Plan) -> Shards:
@@ -142,43 +138,6 @@ class Shards:
             time.sleep(POLL_SECONDS)
         return cls(folder, plan)
 
-    def path(self, number: int) -> Path:
-        """The folder of a finished shard."""
-        return self.folder / f"{SHARD}{number:05d}"
-
-    @property
-    def missing(self) -> list[int]:
-        """Numbers of the shards that are not finished, ascending."""
-        there = {path.name for path in self.folder.glob(f"{SHARD}*")}
-        return [number for number in range(self.plan.num_shards) if self.path(number).name not in there]
-
-    def manifest(self, number: int) -> dict[str, Any]:
-        """The manifest of a finished shard.
-
-        Raises:
-            UserError: if it is missing or unreadable.
-        """
-        return read_manifest(self.path(number))
-
-    def remove_damaged(self) -> None:
-        """Deletes damaged shards, so that they are computed again.
-
-        Raises:
-            UserError: if a shard belongs to another store.
-        """
-        for number in range(self.plan.num_shards):
-            if not (shard := self.path(number)).is_dir():
-                continue
-            try:
-                manifest = read_manifest(shard)
-                verify(shard, manifest)
-            except UserError as error:
-                log.warning(f"shard computed again: {error}")
-                shutil.rmtree(shard)
-                continue
-            if manifest["key"] != self.key:
-                raise UserError(f"{shard}: of the store {manifest['key']}, wanted {self.key}; delete the folder")
-
     def work(
         self,
         compute: Callable[[slice], Mapping[str, Tensor]],
@@ -195,57 +154,9 @@ class Shards:
             facts: what a shard's manifest records of this process.
             wait_for_others: return only when every shard is there, and compute the shards of processes that died.
         """
-        try:
-            locks = ShardLocks(self.folder / CLAIMS)
-        except FileNotFoundError:
-            # The store is finished, and rank 0 has deleted this folder.
-            return
-        with locks:
-            while missing := self.missing:
-                for number in missing:
-                    self.compute_if_free(number, locks, compute, unfinished, facts)
-                if not (wait_for_others and unfinished()):
-                    return
-                time.sleep(POLL_SECONDS if self.missing else 0)
 
-    def compute_if_free(
-        self,
-        number: int,
-        locks: ShardLocks,
-        compute: Callable[[slice], Mapping[str, Tensor]],
-        unfinished: Callable[[], bool],
-        facts: Callable[[], dict[str, Any]],
-    ) -> None:
-        """Computes one shard, unless it is finished or another process is computing it.
+        def produce(number: int, aside: Path) -> dict[str, Any]:
+            save_file(dict(compute(self.plan.span(number))), aside / ROWS)
+            return facts()
 
-        Args:
-            number: of the shard.
-            locks: of this process.
-            compute: see `work`.
-            unfinished: see `work`.
-            facts: see `work`.
-        """
-        # `unfinished` is asked after the look for the shard: a shard that was deleted with the finished store looks
-        # missing, but then the store is finished.
-        if self.path(number).is_dir() or not unfinished() or not locks.try_acquire(number):
-            return
-        try:
-            if not self.path(number).is_dir() and unfinished():
-                self.write(number, compute(self.plan.span(number)), facts())
-        finally:
-            locks.release(number)
-
-    def write(self, number: int, arrays: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Writes and publishes a shard. Only the process that holds its lock may call it.
-
-        Args:
-            number: of the shard.
-            arrays: by name.
-            facts: see `work`.
-        """
-        aside = self.folder / f".{SHARD}{number:05d}.partial"
-        if aside.exists():
-            shutil.rmtree(aside)
-        aside.mkdir()
-        save_file(dict(arrays), aside / ROWS)
-        publish(aside, self.path(number), {"key": self.key, "metrics": {}, "process": os.getpid(), **facts})
+        self.fill(produce, unfinished=unfinished, wait_for_others=wait_for_others)

@@ -7,12 +7,19 @@ The folder `adapter/` is in PEFT's own format. The file `heads.safetensors` hold
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 
 from tslrec.llm.prompted import PromptedLLM
 from tslrec.llm.weights_source import ResolvedSource
 from tslrec.system.hashing import digest_files
+from tslrec.system.safetensors_io import load_tensors
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
 ADAPTER = "adapter"
 """The folder of the LoRA weights."""
@@ -25,6 +32,36 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 HEADS = "heads.safetensors"
 """The file of the layers that are trained beside LoRA."""
+
+
+def load_adapted(base: PreTrainedModel, folder: Path) -> tuple[PeftModel, dict[str, Tensor]]:
+    """Loads the adapter that `save_trained` wrote into a base model; reads the layers that were trained beside it.
+
+    Args:
+        base: the frozen language model.
+        folder: the stage's folder. The adapter's own configuration in it decides LoRA's settings.
+
+    Returns:
+        The adapted model, and the parameters in `heads.safetensors` by name.
+
+    Raises:
+        ValueError: if the adapter does not fit the language model.
+    """
+    from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
+
+    heads = load_tensors(folder / HEADS)
+    settings = PeftConfig.from_pretrained(str(folder / ADAPTER))
+    # Otherwise PEFT warns that the base weights are in another place than in training; the manifest has their hash.
+    settings.base_model_name_or_path = None
+    adapted: Any = get_peft_model(base, settings)
+    result: Any = set_peft_model_state_dict(adapted, load_tensors(folder / ADAPTER / ADAPTER_WEIGHTS))
+    wanted = {name for name, _ in adapted.named_parameters() if "lora_" in name}
+    absent = wanted & set(result.missing_keys)
+    if absent or result.unexpected_keys:
+        raise ValueError(
+            f"the adapter does not fit: {len(absent)} weights absent, {len(result.unexpected_keys)} unknown"
+        )
+    return adapted, heads
 
 
 def save_trained(model: PromptedLLM, folder: Path, source: ResolvedSource) -> None:

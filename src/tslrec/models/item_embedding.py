@@ -1,6 +1,6 @@
 """The item embedding that every backbone is built around: a vector for each item, used as input and for scoring.
 
-Shapes: I items (row 0 of a table is padding), R some of them, D hidden size.
+Shapes: I items (row 0 of a table is padding), R some of them, N new items, D hidden size.
 """
 
 from __future__ import annotations
@@ -66,3 +66,44 @@ class IdEmbedding(ItemEmbedding):
         # The gradient is dense, and Adam updates all rows: that is exact, and cheaper than the backbone even with a
         # million rows.
         return F.embedding(items_R, self.weight)
+
+
+class GrownEmbedding(ItemEmbedding):
+    """Vectors of which only those of new items are trained; the others stay as they are, bit for bit.
+
+    Args:
+        table_ID: the vectors of all items `[I + 1, D]`; those of new items are where training begins.
+        new_N: ids of the new items, int64, at least one.
+    """
+
+    fixed_ID: Tensor
+    new_N: Tensor
+
+    def __init__(self, table_ID: Tensor, new_N: Tensor) -> None:
+        super().__init__(len(table_ID) - 1, table_ID.shape[1])
+        self.register_buffer("fixed_ID", table_ID.detach().clone(), persistent=False)
+        self.register_buffer("new_N", new_N, persistent=False)
+        self.weight = nn.Parameter(table_ID.detach()[new_N])
+
+    def table(self) -> Tensor:
+        return self.fixed_ID.index_copy(0, self.new_N, self.weight)
+
+
+class FixedTable(ItemEmbedding):
+    """A finished item table that does not change: of a recommender that is used, not trained.
+
+    Args:
+        table_ID: `[I + 1, D]`; row 0 is padding.
+    """
+
+    table_ID: Tensor
+
+    def __init__(self, table_ID: Tensor) -> None:
+        super().__init__(len(table_ID) - 1, table_ID.shape[1])
+        self.register_buffer("table_ID", table_ID, persistent=False)
+
+    def table(self) -> Tensor:
+        return self.table_ID
+
+    def rows(self, items_R: Tensor) -> Tensor:
+        return self.table_ID[items_R]

@@ -15,7 +15,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,11 @@ class Recipe:
     inputs: Mapping[str, str] = field(default_factory=dict)
     seed: int | None = None
     version: int = 1
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any]) -> Recipe:
+        """The recipe that a result's manifest records."""
+        return cls(**{each.name: manifest[each.name] for each in fields(cls)})
 
     @property
     def key(self) -> str:

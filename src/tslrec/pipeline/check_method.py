@@ -7,7 +7,7 @@ from tslrec.stages.registry import arrays_made, fusion_inputs, makers_of, stage_
 from tslrec.system.errors import UserError
 from tslrec.system.targets import check_target
 
-GIVEN_TO_FUSION = frozenset({"num_items", "hidden_size"})
+GIVEN_TO_FUSION = frozenset({"num_items", "hidden_size", "knowledge_scaling"})
 """Parameters of every fusion that Python fills in, beside the arrays that stages make."""
 
 

@@ -26,7 +26,7 @@ def config_folder() -> Path:
             return place
     raise UserError(
         f"{' and '.join(str(place) for place in places)}: no {CONFIG_NAME}.yaml there; run this in the project's "
-        "checkout, or install it from there with `pip install --editable .`"
+        "checkout, or install it from there with `pip install --editable '.[train]'`"
     )
 
 

@@ -5,18 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tslrec.config import Config
-from tslrec.knowledge.shards import Plan, Shards
-from tslrec.knowledge.store import write_store
-from tslrec.llm.readout import Readout
-from tslrec.pipeline.artifacts import Artifact, ArtifactStore
-from tslrec.pipeline.extension import Catalogue, EarlierStore, Extension, extended_recipe
-from tslrec.stages.sft.loading import load_trained
-from tslrec.stages.sft.model import PreferenceLLM
-from tslrec.stages.shard_filling import begin_or_resume, fill_shards, finished_shards
+from tslrec.knowledge.origin import Origin
+from tslrec.pipeline.artifacts import Artifact, ArtifactStore, Recipe
+from tslrec.stages.extending import extend_store
+from tslrec.stages.extension import STAGE, Catalogue, EarlierStore, Extension
 from tslrec.system import processes
+from tslrec.system.errors import UserError
 from tslrec.system.meter import Meter
 from tslrec.training.checkpoints import Checkpoints
 from tslrec.training.trainer import StageTrainers
@@ -32,55 +27,49 @@ def extend(folder: Path, items: Path, item_embeddings: Path, config: Config) -> 
         config: `trainer`, `cache` and the `sft.augment_…` settings; every other setting is the earlier store's.
 
     Raises:
-        UserError: if the store and the catalogue do not fit, or a computed value is not finite.
+        UserError: if the store and the catalogue do not fit, no item is new, or a computed value is not finite.
     """
     job, first = processes.join_job(), processes.is_rank_zero()
     earlier = EarlierStore(folder, Path(config.cache))
     catalogue = Catalogue.read(items, item_embeddings)
     extension = Extension.of(earlier, catalogue)
+    if not len(extension.new_N):
+        raise UserError(f"{earlier.folder}: has every item of the catalogue already; there is nothing to compute")
     recipe = extended_recipe(earlier, extension.origin)
     store, meter = ArtifactStore(earlier.root, job, first), Meter()
-
-    def make_model(device: torch.device) -> PreferenceLLM:
-        no_items_ID = torch.zeros(1, catalogue.item_embeddings_ID.shape[1])
-        return load_trained(earlier.sft, earlier.llm, earlier.source, no_items_ID).to(device)
 
     def compute(output: Path) -> dict[str, Any]:
         kept = store.checkpoints(recipe)
         trainers = StageTrainers(config.trainer, "extend", output, checkpoints=Checkpoints(kept), meter=meter)
-        trainer = trainers(max_epochs=1, llm=True)
-        processes.start_other_processes(trainer)
-        if first:
-            size = config.sft.augment_shard_size
-            plan = Plan(extension.origin, earlier.store.scaling, len(extension.new_N), size)
-            shards, found = begin_or_resume(kept, plan, meter)
-        elif (joined := Shards.join(kept, output.is_dir)) is not None:
-            shards, found = joined, 0
-        else:
-            return {}
-        fill_shards(
-            shards,
-            lambda: make_model(trainer.strategy.root_device),
-            catalogue.item_embeddings_ID,
-            extension.new_N,
-            batch_size=config.sft.augment_batch_size,
-            reading=Readout(**earlier.store.origin.reading),
-            precision=earlier.manifest["config"]["precision"],
-            first=first,
-            unfinished=output.is_dir,
-            facts=meter.facts,
+        extended = extend_store(
+            earlier,
+            catalogue,
+            extension,
+            output=output,
+            unfinished_shards=kept,
+            trainer=trainers(max_epochs=1, llm=True),
+            sft=config.sft,
+            meter=meter,
         )
-        if not first:
-            return {}
-        old = list(zip(earlier.store.files(), earlier.store.shards, strict=True))
-        files = [*old, *finished_shards(shards)]
-        places = extension.places(len(old), shards.plan.shard_size)
-        write_store(output, extension.origin, shards.plan.scaling, files, places, catalogue.raw_ids)
-        return {
-            "items_taken_over": earlier.store.num_items,
-            "items_computed": len(extension.new_N),
-            "shards": len(files),
-            "shards_found": found,
-        }
+        return {} if extended is None else dict(extended.facts)
 
     return store.produce(recipe, compute, meter.facts, together=True)
+
+
+def extended_recipe(earlier: EarlierStore, origin: Origin) -> Recipe:
+    """What determines the extended store: the earlier store's recipe, its key, and the grown catalogue.
+
+    Args:
+        earlier: the earlier store.
+        origin: of the extended store.
+    """
+    manifest = earlier.manifest
+    grown = {"item_map": origin.item_map, "item_embeddings": origin.item_embeddings}
+    return Recipe(
+        stage=STAGE,
+        label=manifest["label"],
+        config={**manifest["config"], "extended_to": grown},
+        inputs={**manifest["inputs"], STAGE: manifest["key"]},
+        seed=manifest["seed"],
+        version=earlier.manifest["version"],
+    )

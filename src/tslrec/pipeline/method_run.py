@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from tslrec.data.interactions import Interactions
     from tslrec.llm.weights_source import ResolvedSource
+    from tslrec.pipeline.continuation import Continuation
 
 
 @dataclass
@@ -35,6 +37,7 @@ class MethodRun:
         data: the ingested data set's artifact.
         interactions: the data set.
         llm: where the language model's weights come from; None if no compared method runs one.
+        continuation: the finished run that it continues; None if it starts anew.
         artifacts: the results so far, by stage, and `data`.
     """
 
@@ -44,6 +47,7 @@ class MethodRun:
     data: Artifact
     interactions: Interactions
     llm: ResolvedSource | None
+    continuation: Continuation | None = None
     artifacts: dict[str, Artifact] = field(default_factory=dict)
 
     def run(self) -> MethodResult:
@@ -86,20 +90,39 @@ class MethodRun:
             llm=self.llm.description if self.llm is not None and runs_llm(self.config) else None,
             stages={name: artifact for name, artifact in self.artifacts.items() if name != "data"},
             config=asdict(self.config),
+            earlier=None if self.continuation is None else self.continuation.artifacts,
         )
 
     def recipes(self) -> dict[str, Recipe]:
         """What determines each stage's result, by stage; known before any stage has run."""
         keys, found = {"data": self.data.key}, {}
         for stage in stages_of(self.config):
-            found[stage.name] = stage_recipe(
-                config_for(stage, self.config, self.source),
-                stage,
-                keys=keys,
-                llm_identity=None if self.llm is None else self.llm.identity,
-            )
+            found[stage.name] = self.recipe(stage, keys)
             keys[stage.name] = found[stage.name].key
         return found
+
+    def recipe(self, stage: Stage, keys: Mapping[str, str]) -> Recipe:
+        """What determines a stage's result.
+
+        Args:
+            stage: the stage.
+            keys: see `stage_recipe`.
+        """
+        earlier = None if self.continuation is None else self.continuation.artifacts[stage.name]
+        if earlier is not None and stage.continues == "reuse":
+            return Recipe.of(earlier.manifest)
+        return stage_recipe(
+            config_for(stage, self.config, self.source),
+            stage,
+            keys=keys,
+            llm_identity=None if self.llm is None else self.llm.identity,
+            earlier=None if earlier is None else earlier.key,
+            keeps_items=earlier is not None and self.is_source(stage),
+        )
+
+    def is_source(self, stage: Stage) -> bool:
+        """Whether a stage trains a recommender whose item embeddings later stages of the method read."""
+        return stage.restored_by is not None and stage.name != self.config.method.stages[-1]
 
     def run_stage(self, stage: Stage, recipe: Recipe, tracker: Tracker) -> Artifact:
         """Reuses a stage's result, or computes it.
@@ -107,6 +130,10 @@ class MethodRun:
         Raises:
             UserError: see `run`.
         """
+        if self.continuation is not None and stage.continues == "reuse":
+            artifact = self.continuation.artifacts[stage.name]
+            log.info(f"{self.config.method.name} · {stage.name}: kept, {artifact.folder}")
+            return artifact
         config = config_for(stage, self.config, self.source)
         meter = Meter()
         checkpoints = Checkpoints(self.store.checkpoints(recipe))
@@ -173,5 +200,6 @@ class MethodRun:
             ),
             checkpoints=checkpoints,
             meter=meter,
+            earlier=None if self.continuation is None else self.continuation.seen_by(keeps_items=self.is_source(stage)),
         )
         return stage.run(context)

@@ -13,6 +13,9 @@ from tslrec.stages.registry import DATA_VERSION, Stage, inputs_of
 from tslrec.system.manifests import KEY_LENGTH
 from tslrec.system.targets import target_settings
 
+EARLIER = "earlier"
+"""Among a recipe's inputs the earlier result of the same stage, which it continues."""
+
 
 def stage_seed(seed: int, stage: str) -> int:
     """The seed of a stage: a hash of the run's seed and the stage's name, so neighbouring seeds give unrelated ones."""
@@ -69,6 +72,8 @@ def stage_recipe(
     *,
     keys: Mapping[str, str],
     llm_identity: Mapping[str, Any] | None,
+    earlier: str | None = None,
+    keeps_items: bool = False,
 ) -> Recipe:
     """The recipe of a stage.
 
@@ -77,13 +82,19 @@ def stage_recipe(
         stage: the stage.
         keys: the keys of all earlier results, by stage, and of `data`.
         llm_identity: tells the weights of one language model from those of another.
+        earlier: the key of the earlier result that it continues; None: it starts anew.
+        keeps_items: see `tslrec.stages.context.Earlier`.
     """
+    inputs = {name: keys[name] for name in inputs_of(config, stage)}
+    if earlier is not None:
+        inputs[EARLIER] = earlier
+    kept = {"keeps_items": True} if keeps_items else {}
     weights = {"weights": llm_identity} if stage.runs_llm else {}
     return Recipe(
         stage=stage.name,
         label=f"{config.data.name}-{stage.label(config)}",
-        config={**stage.settings(config), **weights},
-        inputs={name: keys[name] for name in inputs_of(config, stage)},
+        config={**stage.settings(config), **weights, **kept},
+        inputs=inputs,
         seed=stage_seed(config.seed, stage.name),
         version=stage.version,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ class MethodResult:
         llm: description of the language model's weights; None if no stage runs one.
         stages: the result of each stage, in order, by stage.
         config: the resolved configuration, as plain dicts.
+        earlier: the results of the run that it continues, by stage; None of a run that started anew.
     """
 
     method: str
@@ -44,6 +46,7 @@ class MethodResult:
     llm: str | None
     stages: Mapping[str, Artifact]
     config: Mapping[str, Any]
+    earlier: Mapping[str, Artifact] | None = None
 
     @property
     def metrics(self) -> Mapping[str, Any]:
@@ -147,17 +150,25 @@ def names_of(result: Mapping[str, Any]) -> Names:
 def setting(result: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that the stages of a run read, by their whole key: `training.batch_size` and the like.
 
-    A setting that was added after the run has its default.
+    A setting that was added after the run has its default. A run that continues another one names it.
     """
     config = result["config"]
     stages = config["method"]["stages"] if "method" in config else choice("method", result["method"])["stages"]
     read = dict.fromkeys(name for stage in stages for name in sections_read(stage, config))
     sections = {name: with_defaults(name, config.get(name, section_defaults(name))) for name in read}
-    return {
+    found = {
         key: value
         for key, value in flatten(sections)
         if key.split(".")[-1] not in NO_DIFFERENCE and not (key in REMOVED_SETTINGS and value == REMOVED_SETTINGS[key])
     }
+    if config.get("continue_from") is not None:
+        found["continue_from"] = run_without_seed(Path(config["continue_from"]).name)
+    return found
+
+
+def run_without_seed(name: str) -> str:
+    """The name of a run (`run_folder`) without seed and key, for runs of several seeds that each continue their own."""
+    return re.sub(r"-seed\d+-[0-9a-f]+$", "", name)
 
 
 def method_title(method: str, config: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from tslrec.data.interactions import Interactions
     from tslrec.llm.weights_source import ResolvedSource
+    from tslrec.pipeline.continuation import Continuation
 
 
 def run_methods(config: Config, composer: Composer, store: ArtifactStore) -> list[MethodResult]:
@@ -53,6 +54,7 @@ def run_methods(config: Config, composer: Composer, store: ArtifactStore) -> lis
     sources = [source_config(each, composer) for each in planned]
     for each in (*planned, *sources):
         check(each)
+    continued = [continuation(*each, llm) for each in zip(planned, sources, strict=True)]
 
     data, interactions = ingest_data(config, store)
     from tslrec.data.statistics import format_row, table1_row
@@ -61,11 +63,32 @@ def run_methods(config: Config, composer: Composer, store: ArtifactStore) -> lis
     for each in (*planned, *sources):
         if each.method.stages:
             check_catalogue(each, interactions.num_items)
+    for each, earlier in zip(planned, continued, strict=True):
+        if earlier is not None:
+            earlier.check_items(each, interactions)
     results = []
-    for each, source in zip(planned, sources, strict=True):
+    for each, source, earlier in zip(planned, sources, continued, strict=True):
         if each.method.stages:
-            results.append(MethodRun(each, source, store, data, interactions, llm).run())
+            results.append(MethodRun(each, source, store, data, interactions, llm, earlier).run())
     return results
+
+
+def continuation(config: Config, source: Config, llm: ResolvedSource | None) -> Continuation | None:
+    """The finished run that a method of the run continues; None if it starts anew, or has no stages.
+
+    Args:
+        config: the method's configuration.
+        source: that of its stage 1.
+        llm: the language model's weights.
+
+    Raises:
+        UserError: see `Continuation.of`.
+    """
+    if config.continue_from is None or not config.method.stages:
+        return None
+    from tslrec.pipeline.continuation import Continuation
+
+    return Continuation.of(config, source, None if llm is None else llm.identity)
 
 
 def method_configs(config: Config, others: list[str], composer: Composer, choices: Mapping[str, Any]) -> list[Config]:

@@ -11,6 +11,7 @@ from rich.table import Table
 from tslrec.evaluation.protocols import METRICS, PROTOCOLS
 from tslrec.pipeline.artifacts import Artifact
 from tslrec.pipeline.results import MethodResult, method_title
+from tslrec.reports.update import print_update
 
 NOT_MEASURED = "–"
 
@@ -20,6 +21,8 @@ MOST_METRICS = 4
 
 def print_closing_table(results: Sequence[MethodResult], folder: Path, console: Console) -> None:
     """Prints the test metrics of each method, how well preferences were learnt, the costs, and the result's path.
+
+    Of a run that continues another one also what has changed.
 
     Args:
         results: of the methods of the run, the run's own last.
@@ -42,6 +45,7 @@ def print_closing_table(results: Sequence[MethodResult], folder: Path, console: 
     if last.llm is not None:
         console.print(f"Language model: {last.llm}", highlight=False)
     console.print(cost_table(results))
+    print_update(results, console)
     console.print(f"Result: {folder / 'result.json'}", highlight=False, soft_wrap=True)
 
 

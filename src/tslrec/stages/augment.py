@@ -26,7 +26,9 @@ from tslrec.llm.adapter import digest_trained
 from tslrec.llm.item_scaling import Scaling
 from tslrec.llm.readout import Readout
 from tslrec.llm.weights_source import ResolvedSource, resolve
-from tslrec.stages.context import StageContext
+from tslrec.stages.context import Earlier, StageContext
+from tslrec.stages.extending import extend_store
+from tslrec.stages.extension import Catalogue, EarlierStore, Extension
 from tslrec.stages.outputs import centroids, clusters, item_embeddings
 from tslrec.stages.sft.loading import load_trained
 from tslrec.stages.sft.model import PreferenceLLM
@@ -41,7 +43,7 @@ TOP = 3
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Writes the knowledge store (see `tslrec.knowledge.store`).
+    """Writes the knowledge store (see `tslrec.knowledge.store`); a run that is continued extends the earlier one.
 
     Args:
         context: needs the results of `backbone`, `preferences` and `sft`.
@@ -49,11 +51,14 @@ def run(context: StageContext) -> dict[str, Any]:
     Returns:
         On rank 0: `C1`, `C2` and `C3`, the shares of the items in the cases of Section 5.4; `shards`, their number;
         `shards_found`, how many of them an earlier run had left; and `ari_categories`, the adjusted Rand index of the
-        inferred against the true categories, if the data set knows these. On other ranks nothing.
+        inferred against the true categories, if the data set knows these; of an extended store also `items_taken_over`
+        and `items_computed`. On other ranks nothing.
 
     Raises:
         UserError: if a value is not finite, or an earlier run made its shards from something else.
     """
+    if context.earlier is not None:
+        return extend(context, context.earlier)
     config = context.config
     trainer = context.make_trainer(max_epochs=1, llm=True)
     start_other_processes(trainer)
@@ -95,6 +100,31 @@ def run(context: StageContext) -> dict[str, Any]:
     raw_ids = context.interactions.ids.items[1:]
     store = write_store(context.folder, plan.origin, plan.scaling, finished_shards(shards), locations, raw_ids)
     return {"shards": plan.num_shards, "shards_found": found, **compare(store, context)}
+
+
+def extend(context: StageContext, earlier: Earlier) -> dict[str, Any]:
+    """Writes the earlier store with the new items added; only these run through the language model.
+
+    Returns:
+        See `run`.
+
+    Raises:
+        UserError: if an earlier item is missing or has another embedding, or a value is not finite.
+    """
+    store = EarlierStore(earlier.folders["augment"], Path(context.config.cache))
+    embeddings = item_embeddings(context.inputs["backbone"])
+    catalogue = Catalogue(context.interactions.ids.items[1:], embeddings, embeddings.path)
+    extended = extend_store(
+        store,
+        catalogue,
+        Extension.of(store, catalogue),
+        output=context.folder,
+        unfinished_shards=context.checkpoints.folder,
+        trainer=context.make_trainer(max_epochs=1, llm=True),
+        sft=context.config.sft,
+        meter=context.meter,
+    )
+    return {} if extended is None else {**extended.facts, **compare(extended.store, context)}
 
 
 def origin_of(context: StageContext, source: ResolvedSource, item_embeddings_ID: FileTable) -> Origin:

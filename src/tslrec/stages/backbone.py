@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from tslrec.models.item_embedding import IdEmbedding
+from tslrec.stages.carrying import Carried
 from tslrec.stages.context import StageContext
 from tslrec.stages.outputs import ITEM_EMBEDDINGS
 from tslrec.stages.recommender import train_recommender
@@ -24,6 +25,9 @@ class BackboneModule(NextItemModule):
 def run(context: StageContext) -> dict[str, Any]:
     """Trains the backbone around one free vector per item.
 
+    A run that is continued trains it on. If later stages read the embeddings of the earlier items, these and the
+    encoder stay as they are, and only the rows of new items are trained.
+
     Writes `weights.safetensors`, `ranks.safetensors` and `item_embeddings.safetensors`, which holds `item_embeddings`,
     float32 `[I + 1, D]`, row 0 zeros.
 
@@ -35,7 +39,8 @@ def run(context: StageContext) -> dict[str, Any]:
     """
     model = context.config.model
     item_embedding = IdEmbedding(context.interactions.num_items, model["hidden_size"])
-    module, metrics = train_recommender(context, item_embedding, BackboneModule)
+    carried = None if context.earlier is None else Carried.of(context.earlier, "backbone", context.interactions)
+    module, metrics = train_recommender(context, item_embedding, BackboneModule, carried)
     with torch.no_grad():
         table_ID = module.backbone.item_embedding.table().float().cpu().clone()
     table_ID[0] = 0

@@ -17,6 +17,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Earlier:
+    """The run that a run continues.
+
+    Attributes:
+        folders: the folder of each of its stages' verified artifacts, by stage name.
+        interactions: its data set.
+        keeps_items: whether the embeddings of its items must stay as they are, bit for bit, because the results of
+            later stages that are carried over were computed from them.
+    """
+
+    folders: Mapping[str, Path]
+    interactions: Interactions
+    keeps_items: bool = False
+
+
+@dataclass(frozen=True)
 class StageContext:
     """One run of one stage.
 
@@ -31,6 +47,7 @@ class StageContext:
         checkpoints: folder of the stage's checkpoints. A stage that trains nothing may keep partial results in it; the
             folder is removed once the stage has finished.
         meter: wall time and peak memory of the stage, including those of interrupted attempts that it resumes.
+        earlier: the run that is continued; None of a run that starts anew.
     """
 
     config: Config
@@ -41,3 +58,4 @@ class StageContext:
     make_trainer: Callable[..., lightning.Trainer]
     checkpoints: Checkpoints
     meter: Meter
+    earlier: Earlier | None = None

@@ -1,6 +1,7 @@
 """What stages exchange: the names of their files, and how one stage reads what another wrote.
 
-Shapes: I items (row 0 is padding), U users, K categories, D hidden size of the backbone.
+Shapes: I items (row 0 is padding), C cold items, U users, K categories, D hidden size of the backbone, H size of
+an item's knowledge.
 """
 
 from __future__ import annotations
@@ -23,6 +24,13 @@ PREFERENCES = "preferences.safetensors"
 
 GATES = "gates.safetensors"
 """`id_shares` `[I + 1]` of a fusion with a gate: the share of each item's own free vector, from 0 to 1."""
+
+COLD_ROWS = "cold_rows.safetensors"
+"""Of a continued fusion, where it has items without training interactions: `items` `[C]` and their `rows` `[C, D]` of
+the fused table, which take the place of what the fusion gives."""
+
+KNOWLEDGE_SCALING = "knowledge_scaling.safetensors"
+"""Of a continued fusion: `mean` and `scale` `[H]`, by which its knowledge is standardised."""
 
 CALIBRATION = "calibration.json"
 """The preference SFT's predicted and actual shares by category."""

@@ -1,6 +1,6 @@
 """Trains, selects and tests a sequential recommender; the backbone and the fusion stages differ only in its table.
 
-Shapes: I items (0 is padding).
+Shapes: I items (0 is padding), T tested users.
 """
 
 from __future__ import annotations
@@ -8,20 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
+import lightning
 import torch
-from hydra.utils import get_class
-from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tslrec.config import MODEL_KEYS, TrainingConfig
+from tslrec.config import TrainingConfig
 from tslrec.data.datamodule import SequenceDataModule
-from tslrec.data.interactions import Interactions
+from tslrec.data.interactions import TEST, Interactions
 from tslrec.evaluation.metrics import needs_lists
-from tslrec.evaluation.user_ranks import save_ranks
-from tslrec.models.backbones.base import Backbone, CausalBackbone
+from tslrec.evaluation.user_groups import metrics_of
+from tslrec.evaluation.user_ranks import UserRanks, save_ranks
+from tslrec.models.backbones.base import CausalBackbone
 from tslrec.models.item_embedding import ItemEmbedding
+from tslrec.stages.building import build_backbone
+from tslrec.stages.carrying import Carried, save_cold_rows
 from tslrec.stages.context import StageContext
 from tslrec.stages.outputs import WEIGHTS
 from tslrec.training.best_weights import selection_callbacks
@@ -32,48 +33,26 @@ from tslrec.training.sampled_softmax import NegativeSampler
 Module = TypeVar("Module", bound=NextItemModule)
 
 
-def build_backbone(
-    model: Mapping[str, Any], item_embedding: ItemEmbedding, *, num_users: int, max_len: int
-) -> Backbone:
-    """The backbone that a `model` section describes.
-
-    Args:
-        model: the section: `_target_` and the backbone's own settings.
-        item_embedding: what the backbone is built around.
-        num_users: U.
-        max_len: the longest input, L, in items.
-    """
-    settings = {key: value for key, value in model.items() if key not in MODEL_KEYS and key != "_target_"}
-    backbone = get_class(model["_target_"])(item_embedding, num_users, max_len, **settings)
-    assert isinstance(backbone, Backbone)
-    return backbone
-
-
 def negative_sampler(config: TrainingConfig, interactions: Interactions) -> NegativeSampler | None:
     """Draws the negatives of a sampled softmax by training count; None where the softmax is over all items."""
     if config.num_negatives is None:
         return None
     return NegativeSampler(
-        training_counts(interactions),
+        interactions.training_counts,
         num_negatives=config.num_negatives,
         exponent=config.negative_exponent,
     )
-
-
-def training_counts(interactions: Interactions) -> NDArray[np.int64]:
-    """How often each item occurs in the training part, `[I + 1]`."""
-    return np.bincount(interactions.items[interactions.is_training_N], minlength=interactions.num_items + 1)
 
 
 def counts_for(metrics: Sequence[str], interactions: Interactions) -> Tensor | None:
     """The training counts, int64 `[I + 1]`, where one of the metrics needs them; else None."""
     if not any(needs_lists(name) for name in metrics):
         return None
-    return torch.from_numpy(training_counts(interactions))
+    return torch.from_numpy(interactions.training_counts)
 
 
 def train_recommender(
-    context: StageContext, item_embedding: ItemEmbedding, module_class: type[Module]
+    context: StageContext, item_embedding: ItemEmbedding, module_class: type[Module], carried: Carried | None = None
 ) -> tuple[Module, dict[str, Any]]:
     """Trains with early stopping, tests the best weights once; writes `weights.safetensors` and `ranks.safetensors`.
 
@@ -81,14 +60,18 @@ def train_recommender(
         context: of the stage.
         item_embedding: the item table that the backbone is built around.
         module_class: the stage's LightningModule.
+        carried: the weights that training begins with; None: freshly drawn ones.
 
     Returns:
         The module with its best weights, and the stage's metrics: those of `validation/…` and `test/…` under both
         ranking protocols, `validation/users` and `test/users` (users evaluated), `best_epoch` (from 0) and `epochs`
-        (run in all).
+        (run in all). If nothing is left to train, `epochs` is 0 and there is no best one. Of a training that continues
+        also `Carried.facts`, the test of the earlier weights before they were trained on (`before/…`), and the test by
+        warm and cold targets (`slice_metrics`).
 
     Raises:
-        UserError: if a loss or a gradient is not finite, or a checkpoint cannot be read.
+        UserError: if a loss or a gradient is not finite, a checkpoint cannot be read, or the earlier weights do not
+            fit.
         StoppedError: if a signal asked the run to end; the training can be resumed.
     """
     config = context.config.training
@@ -98,6 +81,8 @@ def train_recommender(
         num_users=context.interactions.num_users,
         max_len=config.max_len,
     )
+    if carried is not None:
+        carried.begin(backbone)
     module = module_class(
         backbone,
         learning_rate=config.learning_rate,
@@ -121,22 +106,79 @@ def train_recommender(
     )
     best, callbacks = selection_callbacks(config.selection, config.patience)
     trainer = context.make_trainer(max_epochs=config.max_epochs, callbacks=callbacks)
-    fit(trainer, module, data)
-    best.restore(module)
+    before = {} if carried is None or carried.keeps_items else metrics_before(trainer, module, data)
+    if any(parameter.requires_grad for parameter in module.parameters()):
+        fit(trainer, module, data)
+        best.restore(module)
+    else:
+        trainer.validate(module, data, verbose=False)
+    cold_rows: dict[str, Tensor] = {}
+    if carried is not None:
+        carried.complete(module.backbone)
+    weights = {name: value.contiguous() for name, value in module.backbone.state_dict().items()}
+    if carried is not None:
+        cold_rows = carried.fix_cold_rows(module.backbone)
     tested = trainer.test(module, data, verbose=False)[0]
     ranks = module.test_ranks.gather(context.interactions.num_users, module.device)
     if trainer.is_global_zero:
         save_ranks(ranks, context.folder)
-        save_file(
-            {name: value.contiguous() for name, value in module.backbone.state_dict().items()},
-            context.folder / WEIGHTS,
-        )
+        save_file(weights, context.folder / WEIGHTS)
+        save_cold_rows(cold_rows, context.folder)
+    of_slices = {} if carried is None else {**carried.facts, **slice_metrics(ranks, context.interactions, carried)}
     metrics: dict[str, Any] = {
+        **before,
+        **of_slices,
         **best.metrics,
         "validation/users": len(data.validated),
         **tested,
         "test/users": len(data.tested),
-        "best_epoch": best.epoch,
+        **({"best_epoch": best.epoch} if trainer.current_epoch > 0 else {}),
         "epochs": trainer.current_epoch,
     }
     return module, metrics
+
+
+def metrics_before(trainer: lightning.Trainer, module: NextItemModule, data: SequenceDataModule) -> dict[str, float]:
+    """Tests the earlier weights as they are: what the earlier recommender is worth on today's data.
+
+    The id embeddings of new items, and vectors of new users, are freshly drawn and so close to zero; a fusion knows of
+    a new item what the knowledge store or its category says.
+
+    Args:
+        trainer: of the training, which has not begun.
+        module: with the earlier weights.
+        data: today's.
+
+    Returns:
+        The test's metrics, named `before/…`.
+    """
+    # The logs and the tracker hold one test, that of the result.
+    loggers, trainer.loggers = trainer.loggers, []
+    tested = trainer.test(module, data, verbose=False)[0]
+    trainer.loggers = loggers
+    module.test_ranks = UserRanks()
+    return {f"before/{name.removeprefix('test/')}": value for name, value in tested.items()}
+
+
+def slice_metrics(ranks: Mapping[str, Tensor], interactions: Interactions, carried: Carried) -> dict[str, float]:
+    """The test's HR and NDCG of the users whose target is warm, and of those whose target is cold (see `cold_items`).
+
+    Args:
+        ranks: as `UserRanks.gather` gives them.
+        interactions: today's data set.
+        carried: knows which items are cold.
+
+    Returns:
+        `warm/users`, `cold/users`, and where there are users `warm/masked/HR@10` and so on.
+    """
+    users_T = ranks["users"].numpy()
+    targets_T = interactions.items[interactions.offsets[users_T + 1] - TEST]
+    cold_T = carried.cold_I.numpy()[targets_T]
+    by_protocol = {name: ranks_T.numpy() for name, ranks_T in ranks.items() if name != "users"}
+    found: dict[str, float] = {}
+    for name, chosen_T in (("warm", ~cold_T), ("cold", cold_T)):
+        found[f"{name}/users"] = int(chosen_T.sum())
+        if chosen_T.any():
+            values = metrics_of(by_protocol, chosen_T.nonzero()[0])
+            found.update({f"{name}/{metric}": value for metric, value in values.items()})
+    return found

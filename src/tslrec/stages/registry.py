@@ -43,6 +43,11 @@ class Stage:
             others wait.
         settings_of: which configuration it runs with if `source_model` names another backbone for stage 1: the
             source's, the target's (the run's own), or both: the run's, with the source's model and training.
+        continues: how it continues a finished run (`continue_from`): `reuse` takes the earlier result as it is; `carry`
+            computes a new one from the earlier result, items that are gone vanish; `extend` does so and needs all
+            earlier items. None: it cannot.
+        restored_by: of a stage whose result is a recommender, the function `restore(sources, folder)` that rebuilds it
+            (`tslrec.stages.restored.Restored`), as `module:function`; imported only when somebody asks for it.
     """
 
     name: str
@@ -56,6 +61,8 @@ class Stage:
     runs_llm: bool = False
     together: bool = True
     settings_of: Literal["source", "target", "both"] = "both"
+    continues: Literal["reuse", "carry", "extend"] | None = None
+    restored_by: str | None = None
 
     def run(self, context: Any) -> dict[str, Any]:
         """Computes the stage's result.
@@ -168,6 +175,8 @@ STAGES: tuple[Stage, ...] = (
         settings=recommender_settings,
         sections=("model", "source_model", "training"),
         settings_of="source",
+        continues="carry",
+        restored_by="tslrec.stages.restored:restore_backbone",
     ),
     Stage(
         "preferences",
@@ -179,6 +188,7 @@ STAGES: tuple[Stage, ...] = (
         label=lambda config: f"{config.model['name']}-k{config.preferences.num_clusters}",
         makes=("clusters_I",),
         together=False,
+        continues="carry",
     ),
     Stage(
         "sft",
@@ -189,6 +199,7 @@ STAGES: tuple[Stage, ...] = (
         sections=("llm", "sft"),
         label=with_llm,
         runs_llm=True,
+        continues="reuse",
     ),
     Stage(
         "augment",
@@ -200,6 +211,7 @@ STAGES: tuple[Stage, ...] = (
         label=with_llm,
         makes=("knowledge_IH",),
         runs_llm=True,
+        continues="extend",
     ),
     Stage(
         "own_embeddings",
@@ -241,6 +253,8 @@ STAGES: tuple[Stage, ...] = (
         sections=("model", "fusion", "training"),
         label=lambda config: f"{config.model['name']}-{config.fusion['name']}",
         settings_of="target",
+        continues="carry",
+        restored_by="tslrec.stages.restored:restore_fusion",
     ),
     Stage(
         "e4srec",
@@ -251,6 +265,7 @@ STAGES: tuple[Stage, ...] = (
         sections=("llm", "e4srec"),
         label=with_llm,
         runs_llm=True,
+        restored_by="tslrec.stages.e4srec.restored:restore",
     ),
 )
 """Every stage. A method is a selection of them, in this order."""

@@ -6,11 +6,9 @@ import os
 import sys
 from collections.abc import Callable
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-
 from tslrec.system import processes
 from tslrec.system.errors import StoppedError, UserError
+from tslrec.system.optional_packages import line_of_missing
 
 EXIT_USER_ERROR = 2
 """Exit code after an error that the user can correct."""
@@ -18,8 +16,14 @@ EXIT_SIGNAL = 128
 """Added to a signal's number, as shells do, it is the exit code of a run that the signal stopped."""
 
 
+CONFIGURATION_ERRORS = {"hydra.errors": "HydraException", "omegaconf.errors": "OmegaConfBaseException"}
+"""By module: the base class of its errors about a configuration that does not compose."""
+
+
 def run_program(main: Callable[[], None]) -> None:
-    """Runs a Hydra program and exits with one line on a `UserError` or a configuration that does not compose.
+    """Runs a program; an error that the user can correct ends it with one line.
+
+    Such an error is a `UserError`, a configuration that does not compose, or an optional package that is missing.
 
     Args:
         main: the program.
@@ -32,8 +36,20 @@ def run_program(main: Callable[[], None]) -> None:
     try:
         main()
         processes.destroy_group()
-    except (UserError, HydraException, OmegaConfBaseException) as error:
+    except ModuleNotFoundError as error:
+        line = line_of_missing(error)
+        if line is None:
+            raise
+        exit_with(UserError(line))
+    except UserError as error:
         exit_with(error)
+    except configuration_errors() as error:
+        exit_with(error)
+
+
+def configuration_errors() -> tuple[type[Exception], ...]:
+    """The classes of `CONFIGURATION_ERRORS`, of the modules that are imported: no other module can have raised one."""
+    return tuple(getattr(sys.modules[name], kind) for name, kind in CONFIGURATION_ERRORS.items() if name in sys.modules)
 
 
 def exit_with(error: Exception) -> None:
@@ -56,6 +72,6 @@ def one_line(error: Exception) -> str:
         return text
     # The search path does not help a user who misspelt a name.
     text = text.split("; Config search path:")[0]
-    if isinstance(error.__cause__, OmegaConfBaseException):
+    if isinstance(error.__cause__, configuration_errors()):
         text += f"; {str(error.__cause__).splitlines()[0]}"
     return f"{text}; `python train.py --cfg job` prints every key, `--help` every choice"

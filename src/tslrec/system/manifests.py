@@ -94,3 +94,22 @@ def verify(folder: Path, manifest: Mapping[str, Any]) -> None:
             raise UserError(f"{path}: missing from the artifact; delete {folder} to compute it again")
         if describe(path) != expected:
             raise UserError(f"{path}: not the bytes its manifest names; delete {folder} to compute it again")
+
+
+def find_result(root: Path, stage: str, key: str, wanted_by: Path) -> tuple[Path, dict[str, Any]]:
+    """The folder and the manifest of a stage's result; its files are not verified.
+
+    Args:
+        root: the artifacts folder.
+        stage: the stage's name.
+        key: the result's whole key.
+        wanted_by: what was made from it, for the message.
+
+    Raises:
+        UserError: if it is not there.
+    """
+    for folder in (root / stage).glob(f"*-{key[:KEY_LENGTH]}"):
+        manifest = read_manifest(folder)
+        if manifest["key"] == key:
+            return folder, manifest
+    raise UserError(f"{wanted_by}: made from {stage} {key[:KEY_LENGTH]}, which is not in {root}; put it there")

@@ -10,6 +10,7 @@ from typing import Any
 
 from tslrec.config import OWN_KEYS, differing
 from tslrec.system.errors import UserError
+from tslrec.system.optional_packages import line_of_missing
 
 NO_SETTINGS = frozenset({"_target_", "title", "place"})
 """Keys of a section that do not influence a result."""
@@ -23,7 +24,7 @@ def find_target(where: str, section: Mapping[str, Any]) -> Callable[..., Any]:
         section: `_target_` and the parameters' values.
 
     Raises:
-        UserError: if `_target_` is no dotted path, or cannot be imported.
+        UserError: if `_target_` is no dotted path, or cannot be imported, or needs an optional package that is missing.
     """
     target = section.get("_target_")
     if not isinstance(target, str) or "." not in target:
@@ -32,7 +33,10 @@ def find_target(where: str, section: Mapping[str, Any]) -> Callable[..., Any]:
     try:
         return typing.cast(Callable[..., Any], getattr(importlib.import_module(module_name), name))
     except (ModuleNotFoundError, AttributeError) as error:
-        raise UserError(f"{where}._target_={target}: cannot be imported ({error}); correct the path") from error
+        missing = line_of_missing(error) if isinstance(error, ModuleNotFoundError) else None
+        raise UserError(
+            missing or f"{where}._target_={target}: cannot be imported ({error}); correct the path"
+        ) from error
 
 
 def check_target(

@@ -14,7 +14,7 @@ from tslrec.data.packing import Packing
 from tslrec.models.backbones.base import Backbone, CausalBackbone
 from tslrec.models.dropout import drawing_from
 from tslrec.models.item_embedding import IdEmbedding
-from tslrec.stages.recommender import build_backbone
+from tslrec.stages.building import build_backbone
 
 Model = dict[str, Any]
 DEFAULTS: dict[str, Model] = {

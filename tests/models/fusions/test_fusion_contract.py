@@ -15,7 +15,7 @@ from support.checkout import CHECKOUT
 from tslrec.models.fusions.gate import GatedFusion
 from tslrec.models.fusions.knowledge_scaling import standardise
 from tslrec.models.item_embedding import ItemEmbedding
-from tslrec.stages.recommender import build_backbone
+from tslrec.stages.building import build_backbone
 from tslrec.stages.registry import fusion_inputs
 
 FUSIONS = sorted((CHECKOUT / "configs" / "fusion").glob("*.yaml"))

@@ -19,10 +19,12 @@ class RawInteractions:
         rows: columns `user` and `item` (String, the raw ids), `line` (Int64, the line in the file, from 1) and, if the
             source has timestamps, `timestamp` (Int64 or Float64).
         true_categories: the latent category of each raw item id of generated data; None for real data.
+        titles: the title of each raw item id, where the source has titles.
     """
 
     rows: pl.DataFrame
     true_categories: Mapping[str, int] | None = None
+    titles: Mapping[str, str] | None = None
 
     @property
     def has_timestamps(self) -> bool:

@@ -69,7 +69,9 @@ def generate(
             "item": [raw_item[item] for items in histories for item in items],
         }
     ).with_columns((pl.int_range(pl.len(), dtype=pl.Int64) + 1).alias("line"))
-    return RawInteractions(rows, dict(zip(raw_item, categories_I.tolist(), strict=True)))
+    categories = dict(zip(raw_item, categories_I.tolist(), strict=True))
+    titles = {item: f"category {category}, no. {item[-4:]}" for item, category in categories.items()}
+    return RawInteractions(rows, categories, titles)
 
 
 def history(

@@ -1,7 +1,7 @@
 """The contract of a backbone: a module around an item embedding that turns item sequences into user vectors.
 
-Shapes: B sequences, L positions, D hidden size, I items (row 0 of a table is padding), R some of them, E size of a user
-vector (equal to D, unless the backbone has an output table of its own).
+Shapes: B sequences, L positions, D hidden size, I items (row 0 of a table is padding), R some of them, U users, E size
+of a user vector (equal to D, unless the backbone has an output table of its own).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Backbone(nn.Module, ABC):
         max_len: the longest input, in items.
         own_output_IE: a trainable output table `[I + 1, E]` that is separate from the item embedding; None if items are
             scored by the item table.
+        user_embedding: a trainable vector per user `[U, D]`; None in most backbones.
     """
 
     causal: ClassVar[bool] = False
@@ -44,6 +45,7 @@ class Backbone(nn.Module, ABC):
         self.item_embedding = item_embedding
         self.max_len = max_len
         self.own_output_IE: nn.Parameter | None = None
+        self.user_embedding: nn.Parameter | None = None
 
     @property
     def hidden_size(self) -> int:
@@ -144,4 +146,5 @@ class CausalBackbone(Backbone):
 
 def last_position(hidden_BLD: Tensor, lengths_B: Tensor) -> Tensor:
     """The state at each sequence's last item, `[B, D]`."""
-    return hidden_BLD[torch.arange(len(hidden_BLD), device=hidden_BLD.device), lengths_B - 1]
+    # `shape[0]` instead of `len`: an exporter takes a `len` for a constant.
+    return hidden_BLD[torch.arange(hidden_BLD.shape[0], device=hidden_BLD.device), lengths_B - 1]

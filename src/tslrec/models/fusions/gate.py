@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tslrec.models.fusions.knowledge_scaling import standardise
+from tslrec.models.fusions.knowledge_scaling import KnowledgeScaling, standardise
 from tslrec.models.item_embedding import IdEmbedding, ItemEmbedding
 from tslrec.system.row_tables import Table
 
@@ -31,6 +31,7 @@ class GatedFusion(ItemEmbedding):
         hidden_size: D.
         knowledge_IH: the knowledge embeddings, `[I + 1, H]`, read slice by slice: only the scaled table, a frozen
             buffer of the module, is in memory. Row 0 is not used.
+        knowledge_scaling: standardises h by the catalogue that earlier weights were trained with; None: by this one.
 
     Raises:
         ValueError: if `knowledge_IH` is not two-dimensional, has another number of rows, or is not finite.
@@ -44,6 +45,7 @@ class GatedFusion(ItemEmbedding):
         hidden_size: int,
         *,
         knowledge_IH: Table,
+        knowledge_scaling: KnowledgeScaling | None = None,
     ) -> None:
         super().__init__(num_items, hidden_size)
         if len(knowledge_IH.shape) != 2 or len(knowledge_IH) != num_items + 1:
@@ -51,7 +53,7 @@ class GatedFusion(ItemEmbedding):
                 f"needs knowledge embeddings of {num_items} items and padding, got {tuple(knowledge_IH.shape)}"
             )
         # Not persistent: the buffer never changes, and the artifact of the stage that made it has it already.
-        scaled = standardise(knowledge_IH)
+        scaled = (knowledge_scaling or standardise)(knowledge_IH)
         knowledge_size = scaled.shape[1]
         self.register_buffer("knowledge_IH", scaled.mul_(knowledge_size**-0.5), persistent=False)
         self.id_embedding = IdEmbedding(num_items, hidden_size)

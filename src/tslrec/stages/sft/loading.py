@@ -6,19 +6,17 @@ Shapes: I items (row 0 is padding), D hidden size of the backbone.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from tslrec.config import LLMConfig
-from tslrec.llm.adapter import ADAPTER, ADAPTER_WEIGHTS, HEADS
+from tslrec.llm.adapter import load_adapted
 from tslrec.llm.loading import load, load_to_train, load_tokenizer
 from tslrec.llm.packing import Packer
 from tslrec.llm.prompted import add_lora, packer_of
 from tslrec.llm.weights_source import ResolvedSource
 from tslrec.stages.sft.model import PreferenceLLM
 from tslrec.stages.sft.prompt import encode_prompt
-from tslrec.system.safetensors_io import load_tensors
 from tslrec.training.deepspeed_zero import gathered
 
 
@@ -69,23 +67,9 @@ def load_trained(folder: Path, llm: LLMConfig, source: ResolvedSource, item_embe
         ValueError: if the adapter does not fit the language model.
         UserError: if the weights cannot be loaded.
     """
-    from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
-
-    heads = load_tensors(folder / HEADS)
-    num_clusters = heads["group_head.bias"].shape[0]
     base, tokenizer = load(source, dtype=llm.dtype, weight_bits=llm.weight_bits)
-    settings = PeftConfig.from_pretrained(str(folder / ADAPTER))
-    # Otherwise PEFT warns that the base weights are in another place than in training; the manifest has their hash.
-    settings.base_model_name_or_path = None
-    adapted = get_peft_model(base, settings)
-    weights = load_tensors(folder / ADAPTER / ADAPTER_WEIGHTS)
-    result: Any = set_peft_model_state_dict(adapted, weights)
-    wanted = {name for name, _ in adapted.named_parameters() if "lora_" in name}
-    absent = wanted & set(result.missing_keys)
-    if absent or result.unexpected_keys:
-        raise ValueError(
-            f"the adapter does not fit: {len(absent)} weights absent, {len(result.unexpected_keys)} unknown"
-        )
+    adapted, heads = load_adapted(base, folder)
+    num_clusters = heads["group_head.bias"].shape[0]
     model = PreferenceLLM(
         adapted,
         encode_prompt(tokenizer, num_clusters),

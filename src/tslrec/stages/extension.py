@@ -30,13 +30,12 @@ from tslrec.knowledge.store import KnowledgeStore
 from tslrec.knowledge.table import ItemLocations
 from tslrec.llm.adapter import digest_trained
 from tslrec.llm.weights_source import ResolvedSource, resolve
-from tslrec.pipeline.artifacts import Recipe
 from tslrec.stages.outputs import centroids
 from tslrec.stages.registry import code_version
 from tslrec.stages.sft.prompt import INSTRUCTION, RESPONSE
 from tslrec.system.errors import UserError
 from tslrec.system.hashing import digest_item_map, digest_rows
-from tslrec.system.manifests import KEY_LENGTH, read_manifest, verify
+from tslrec.system.manifests import find_result, read_manifest, verify
 from tslrec.system.row_tables import FileTable, read_rows
 
 STAGE = "augment"
@@ -147,15 +146,9 @@ class EarlierStore:
         Raises:
             UserError: if it is not in the same artifacts folder, or is damaged.
         """
-        key = self.manifest["inputs"][stage]
-        for folder in (self.root / stage).glob(f"*-{key[:KEY_LENGTH]}"):
-            manifest = read_manifest(folder)
-            if manifest["key"] == key:
-                verify(folder, manifest)
-                return folder
-        raise UserError(
-            f"{self.folder}: made from {stage} {key[:KEY_LENGTH]}, which is not in {self.root}; put it there"
-        )
+        folder, manifest = find_result(self.root, stage, self.manifest["inputs"][stage], self.folder)
+        verify(folder, manifest)
+        return folder
 
 
 @dataclass(frozen=True)
@@ -177,7 +170,7 @@ class Extension:
         """Compares today's catalogue with the store.
 
         Raises:
-            UserError: if an old item is missing or has another embedding, or no item is new.
+            UserError: if an old item is missing or has another embedding.
         """
         store = earlier.store
         today = pl.DataFrame({"raw_id": catalogue.raw_ids, "today": np.arange(1, len(catalogue.raw_ids) + 1)})
@@ -199,8 +192,6 @@ class Extension:
         index = store.index.select("raw_id", "shard", "row")
         places = today.join(index, on="raw_id", how="left", maintain_order="left").fill_null(-1)
         new_N = places.filter(pl.col("shard") < 0)["today"].to_numpy()
-        if not len(new_N):
-            raise UserError(f"{earlier.folder}: has every item of the catalogue already; there is nothing to compute")
         return cls(origin, new_N, ItemLocations(places["shard"].to_numpy(), places["row"].to_numpy()))
 
     def places(self, num_old_shards: int, shard_size: int) -> ItemLocations:
@@ -234,22 +225,3 @@ class Reordered:
 
     def __getitem__(self, rows: slice, /) -> Tensor:
         return read_rows(self.table, self.rows_R[rows])
-
-
-def extended_recipe(earlier: EarlierStore, origin: Origin) -> Recipe:
-    """What determines the extended store: the earlier store's recipe, its key, and the grown catalogue.
-
-    Args:
-        earlier: the earlier store.
-        origin: of the extended store.
-    """
-    manifest = earlier.manifest
-    grown = {"item_map": origin.item_map, "item_embeddings": origin.item_embeddings}
-    return Recipe(
-        stage=STAGE,
-        label=manifest["label"],
-        config={**manifest["config"], "extended_to": grown},
-        inputs={**manifest["inputs"], STAGE: manifest["key"]},
-        seed=manifest["seed"],
-        version=earlier.manifest["version"],
-    )

@@ -1,0 +1,128 @@
+"""Rebuilds the recommender that a stage trained, from the stage's artifact; free of the training code.
+
+Shapes: B sequences, L positions, I items (row 0 of a table is padding), D hidden size, E size of a user vector.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tslrec.models.backbones.base import Backbone
+from tslrec.models.item_embedding import FixedTable, IdEmbedding, ItemEmbedding
+from tslrec.stages.building import build_backbone
+from tslrec.stages.fusion_inputs import Sources, fused_items
+from tslrec.stages.fusion_scaling import read_scaling
+from tslrec.stages.outputs import COLD_ROWS, WEIGHTS
+from tslrec.stages.registry import find_stage
+from tslrec.system.errors import UserError
+from tslrec.system.safetensors_io import load_tensors
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A trained recommender. A user's score of an item is the dot product of user vector and row of the output table.
+
+    Attributes:
+        encode: turns item ids `[B, L]` (padded with 0 on the right, `L <= max_len`) and lengths `[B]` into user vectors
+            `[B, E]`.
+        output_IE: the table that scores items, `[I + 1, E]`.
+        max_len: the longest input, in items.
+        backbone: the backbone around its finished item table; None where a language model encodes the user.
+    """
+
+    encode: Callable[[Tensor, Tensor], Tensor]
+    output_IE: Tensor
+    max_len: int
+    backbone: Backbone | None = None
+
+
+def restore(stage: str, sources: Sources, folder: Path) -> Restored:
+    """Rebuilds the recommender that a stage trained.
+
+    Args:
+        stage: the stage's name.
+        sources: the run's configuration, its data set, and the folders of the results that the stage read.
+        folder: the stage's artifact.
+
+    Raises:
+        UserError: if the stage's result is no recommender, or a file does not fit.
+    """
+    found = find_stage(stage)
+    if found is None or found.restored_by is None:
+        raise UserError(f"{folder}: a result of the stage {stage}, which is no recommender; name a finished run")
+    module, _, name = found.restored_by.partition(":")
+    restored: Restored = getattr(importlib.import_module(module), name)(sources, folder)
+    return restored
+
+
+def restore_backbone(sources: Sources, folder: Path) -> Restored:
+    """The backbone of stage 1, around one free vector per item."""
+    return restore_around(
+        IdEmbedding(sources.interactions.num_items, sources.config.model["hidden_size"]), sources, folder
+    )
+
+
+def restore_fusion(sources: Sources, folder: Path) -> Restored:
+    """The backbone of stage 5; its fused item table is computed once."""
+    return restore_around(fused_items(sources, read_scaling(folder)), sources, folder)
+
+
+def restore_around(item_embedding: ItemEmbedding, sources: Sources, folder: Path) -> Restored:
+    """Loads `weights.safetensors` into a backbone around an item embedding, which is then replaced by its table.
+
+    Args:
+        item_embedding: built like the one that was trained.
+        sources: see `restore`.
+        folder: see `restore`.
+
+    Raises:
+        UserError: if the weights do not fit the configuration.
+    """
+    config = sources.config
+    backbone = build_backbone(
+        config.model, item_embedding, num_users=sources.interactions.num_users, max_len=config.training.max_len
+    )
+    load_weights(backbone, folder / WEIGHTS)
+    with torch.inference_mode():
+        table_ID = item_embedding.table().detach().float().clone()
+        if (folder / COLD_ROWS).is_file():
+            cold = load_tensors(folder / COLD_ROWS)
+            table_ID[cold["items"]] = cold["rows"]
+    return of_backbone(backbone, table_ID)
+
+
+def load_weights(backbone: Backbone, path: Path) -> None:
+    """Loads a state dict that has exactly the backbone's names and shapes.
+
+    Raises:
+        UserError: if it has others.
+    """
+    try:
+        backbone.load_state_dict(load_tensors(path))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: weights of another model ({reason}); use the folder as it was written") from error
+
+
+def of_backbone(backbone: Backbone, table_ID: Tensor) -> Restored:
+    """A recommender of a backbone with its weights and a finished item table.
+
+    Args:
+        backbone: its item embedding is replaced.
+        table_ID: `[I + 1, D]`.
+    """
+    backbone.item_embedding = FixedTable(table_ID)
+    backbone.requires_grad_(False).eval()
+
+    def encode(items_BL: Tensor, lengths_B: Tensor) -> Tensor:
+        # Backbones that have a vector per user are refused before (`serving.checks`), so the users do not matter.
+        user_BE: Tensor = backbone(items_BL, lengths_B, torch.zeros_like(lengths_B), table_ID)
+        return user_BE
+
+    return Restored(encode, backbone.output_table(table_ID).detach(), backbone.max_len, backbone)
