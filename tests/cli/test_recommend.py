@@ -22,7 +22,8 @@ from support.runs import result_of, run_environment
 from support.waiting import HANG_SECONDS
 from tslrec.cli.main import main
 from tslrec.serving.export import export
-from tslrec.serving.recommender import COLD, UNKNOWN_ITEMS
+from tslrec.serving.histories import UNKNOWN_ITEMS
+from tslrec.serving.recommender import COLD
 from tslrec.serving.run_folder import open_run
 from tslrec.serving.streaming import stream
 

@@ -17,6 +17,9 @@ from tslrec.serving.catalogue import UNKNOWN, Catalogue, as_texts
 from tslrec.serving.engine import Batch, Ids
 from tslrec.system.errors import UserError
 
+UNKNOWN_ITEMS = ("drop", "refuse")
+"""What becomes of items of a history that the catalogue lacks; see `encode`."""
+
 
 @dataclass(frozen=True)
 class Histories:
@@ -168,8 +171,8 @@ def of_flat(texts: pl.Series, counts: Ids, users: pl.Series, catalogue: Catalogu
         catalogue: the recommender's.
         unknown_items: see `encode`.
     """
-    if unknown_items not in ("drop", "refuse"):
-        raise UserError(f"unknown_items={unknown_items}: must be drop or refuse")
+    if unknown_items not in UNKNOWN_ITEMS:
+        raise UserError(f"unknown_items={unknown_items}: must be {' or '.join(UNKNOWN_ITEMS)}")
     items = catalogue.find(texts)
     known = items != UNKNOWN
     dropped = int(len(items) - known.sum())

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tslrec.evaluation.protocols import PROTOCOLS
 from tslrec.serving.catalogue import Catalogue
-
-PROTOCOLS = {"masked": "seen items masked", "unmasked": "seen items not masked"}
 
 
 def model_card(facts: Mapping[str, Any], catalogue: Catalogue) -> str:
@@ -20,7 +19,7 @@ def model_card(facts: Mapping[str, Any], catalogue: Catalogue) -> str:
     metrics = facts["metrics"]
     names = sorted({name.split("/")[2] for name in metrics if name.count("/") == 2})
     rows = [
-        f"| {title} | " + " | ".join(f"{metrics[f'test/{key}/{name}']:.4f}" for name in names) + " |"
+        f"| seen items {title} | " + " | ".join(f"{metrics[f'test/{key}/{name}']:.4f}" for name in names) + " |"
         for key, title in PROTOCOLS.items()
         if all(f"test/{key}/{name}" in metrics for name in names)
     ]

@@ -6,6 +6,7 @@ Shapes: U users, B users of a batch, I items, K places of a list, C candidates, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,8 @@ from tslrec.system.errors import UserError
 BATCH_SIZE = 512
 """Users that are computed together; as in an evaluation, so that scores agree to the last bit."""
 
-UNKNOWN_ITEMS = ("drop", "refuse")
 COLD = ("popular", "refuse", "skip")
-
-RECOMMENDATIONS = {"user": pl.Int64, "item": pl.String, "score": pl.Float32, "rank": pl.Int32}
-"""Columns of `recommend`; the type of `user` is that of the histories."""
+"""What users without a known item get; see `Recommender.recommend`."""
 
 
 class Recommender:
@@ -218,14 +216,12 @@ class Recommender:
         """The vectors that score the items, float32 `[I + 1, E]`, in the order of `catalogue.raw_ids`."""
         return self.engine.item_vectors()
 
-    @property
+    @cached_property
     def unit_vectors(self) -> Floats:
-        """The item vectors, each divided by its norm."""
-        if not hasattr(self, "_unit_vectors"):
-            vectors = self.engine.item_vectors()
-            norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-            self._unit_vectors: Floats = vectors / np.maximum(norms, 1e-12)
-        return self._unit_vectors
+        """The item vectors, each divided by its norm, `[I + 1, E]`."""
+        vectors = self.engine.item_vectors()
+        unit: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return unit
 
     def check_length(self, k: int) -> None:
         """Refuses a length of lists outside 1..I.

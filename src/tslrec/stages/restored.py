@@ -121,7 +121,7 @@ def of_backbone(backbone: Backbone, table_ID: Tensor) -> Restored:
     backbone.requires_grad_(False).eval()
 
     def encode(items_BL: Tensor, lengths_B: Tensor) -> Tensor:
-        # Backbones that have a vector per user are refused before (`serving.checks`), so the users do not matter.
+        # Backbones that have a vector per user are refused before (`serving.run_folder`), so the users do not matter.
         user_BE: Tensor = backbone(items_BL, lengths_B, torch.zeros_like(lengths_B), table_ID)
         return user_BE
 
