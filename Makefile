@@ -2,7 +2,7 @@
 # make test-fast  the tests that take no whole runs: most faults in about two and a half minutes on two idle cores
 # make setup  only the environment, in .venv            make lint   ruff, mypy and the import contracts alone
 # make test-cluster  sweeps through a real SLURM of one node, where slurm-wlm and munge are installed
-# make bench  the backbones beside RecBole's (BENCH='--side tslrec' and the like: see benchmarks/backbones.py --help)
+# make bench  the backbones beside RecBole's and RecTools' (BENCH='--side tslrec' and the like: see benchmarks/backbones.py --help)
 # make paper  the runs behind the paper's tables and figures that are missing (PAPER='--jobs 4', see `tslrec paper --help`)
 # make report  report.html, the page with these tables and figures, opened
 # make bench-peers  recommendations for every user beside RecBole's and RecTools' (BENCH='--quick': to see that it runs)
@@ -14,10 +14,13 @@
 # make bench-knowledge  a million items augmented by two processes that are killed once
 # make bench-sweep  24 runs through SLURM, with and without sharing their stages
 # make bench-shared-cores  a training step alone and beside another busy process (BENCH='--record': keep the figures)
+# make gpu    all that is to be measured on a GPU, in ten minutes (GPU='--part check', see benchmarks/gpu.py --help)
+# make gpu-rehearse  each of its steps on the CPU in tiny sizes      make gpu-plan  the budgets of its steps
+# make gpu-kit  what a GPU machine without a network needs, in volumes below 64 MiB (GPU='--limit 200')
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run setup test test-fast test-cluster lint paper report bench bench-peers bench-recommend bench-serve bench-index bench-startup bench-llm bench-sweep bench-knowledge bench-shared-cores clean
+.PHONY: run setup test test-fast test-cluster lint paper report bench bench-peers bench-recommend bench-serve bench-index bench-startup bench-llm bench-sweep bench-knowledge bench-shared-cores gpu gpu-plan gpu-rehearse gpu-kit clean
 
 run: .venv/.installed .venv/.weights
 	$(BIN)/python train.py experiment=quickstart
@@ -44,7 +47,7 @@ paper: .venv/.installed .venv/.weights
 report: .venv/.installed
 	$(BIN)/tslrec page --open
 
-bench: .venv/.installed .venv-recbole/.installed
+bench: .venv/.installed .venv-recbole/.installed .venv-rectools/.installed
 	$(BIN)/python benchmarks/backbones.py $(BENCH)
 
 bench-peers: .venv/.installed .venv-recbole/.installed .venv-rectools/.installed
@@ -73,6 +76,21 @@ bench-knowledge: .venv/.installed
 
 bench-shared-cores: .venv/.installed
 	$(BIN)/python benchmarks/shared_cores.py $(BENCH)
+
+# Where there is no network there is no .venv either: the packages come from the kit and the machine.
+GPU_PYTHON := $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+
+gpu:
+	PYTHONPATH=.gpu/kit/site:src:benchmarks $(GPU_PYTHON) benchmarks/gpu.py $(GPU)
+
+gpu-plan: .venv/.installed
+	$(BIN)/python benchmarks/gpu.py --plan
+
+gpu-rehearse: .venv/.tested
+	$(BIN)/python benchmarks/gpu.py --rehearse $(GPU)
+
+gpu-kit: .venv/.installed
+	$(BIN)/python benchmarks/gpu_kit.py pack .gpu $(GPU)
 
 # To train, to export with --onnx and to serve: what README's commands need.
 .venv/.installed: pyproject.toml

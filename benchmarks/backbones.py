@@ -1,7 +1,8 @@
-"""The speed and memory of the project's backbones beside RecBole's, on the same files: `make bench`.
+"""The speed and memory of the project's backbones beside RecBole's and RecTools', on the same files: `make bench`.
 
-One process measures one case of one side, never two at once, both sides in turn, and again for some rounds: a shared
+One process measures one case of one side, never two at once, the sides in turn, and again for some rounds: a shared
 machine's speed drifts by half within minutes, so a ratio is taken within each round and the median of them is reported.
+RecTools is measured where it has the model: SASRec.
 What is finished is kept in `results/bench/cases` and used again while the code that it measured is the same; `--fresh`
 measures anew. Ends with one line per figure, `name value unit`, also in `results/bench/backbones.json`.
 
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from atomic_files import LAYOUTS, write_atomic
-from cases import CASES, SIZES, Case
+from cases import CASES, SIZES, Case, library_of
 from report import Records, figures, of_rounds, tables
 from tslrec.system.errors import UserError
 from tslrec.system.files import write_json
@@ -33,10 +34,13 @@ ROOT = Path(__file__).resolve().parent.parent
 HERE = ROOT / "benchmarks"
 RESULTS = ROOT / "results" / "bench"
 RECBOLE = ROOT / ".venv-recbole" / "bin" / "python"
+RECTOOLS = ROOT / ".venv-rectools" / "bin" / "python"
+PYTHONS = {"tslrec": Path(sys.executable), "recbole": RECBOLE, "rectools": RECTOOLS}
+"""By library."""
 BESIDE = {"beauty": "beauty/beauty.txt", "ml1m": "ml-1m/ml-1m.txt"}
-SIDES = ("tslrec", "recbole", "recbole_anomaly")
+SIDES = ("tslrec", "recbole", "rectools", "recbole_anomaly")
 """The last is RecBole as shipped, with autograd's anomaly mode on."""
-BOTH = ("tslrec", "recbole")
+DEFAULT_SIDES = ("tslrec", "recbole", "rectools")
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 """How threads wait for each other: spinning for a while, as for any user, unless the caller has it otherwise."""
 
@@ -44,9 +48,12 @@ WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 def main(words: Sequence[str]) -> None:
     arguments = parse(words)
     cases = [case for case in CASES if not arguments.case or case.name in arguments.case]
-    sides = arguments.side or BOTH
-    if any(side != "tslrec" for side in sides) and not RECBOLE.exists():
-        raise UserError(f"{RECBOLE}: no environment of RecBole; run make bench, or leave it out by --side tslrec")
+    sides = arguments.side or DEFAULT_SIDES
+    for library in dict.fromkeys(map(library_of, sides)):
+        if not PYTHONS[library].exists():
+            raise UserError(
+                f"{PYTHONS[library]}: no environment of {library}; run make bench, or leave it out by --side tslrec"
+            )
     wanted = {case.data for case in cases} & BESIDE.keys()
     files = {data: data_file(data, getattr(arguments, data)) for data in sorted(wanted)}
     environment = one_environment(arguments.threads)
@@ -56,14 +63,12 @@ def main(words: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for case in cases:
-            compared = [side for side in sides if side == "tslrec" or case.recbole is not None]
+            compared = [side for side in sides if case.efforts()[library_of(side)] is not None]
             for turn in range(1 if arguments.quick or len(compared) == 1 else arguments.rounds):
                 for side in compared:
                     measured.measure(case, side, turn, files.get(case.data), folder)
     records = measured.all(cases)
-    for name, of_sides in records.items():
-        counts = {(record["targets"], record["evaluated_users"]) for record in of_sides.values()}
-        assert len(counts) <= 1, f"{name}: the sides do not train and rank the same: {counts}"
+    check_counts(records)
     print("\n" + tables(records, cases, gflops["gflops"]))
     lines = figures(records, cases, gflops["gflops"])
     target = RESULTS / ("quick.json" if arguments.quick else "backbones.json")
@@ -82,13 +87,13 @@ def main(words: Sequence[str]) -> None:
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measures the backbones beside RecBole's.")
+    parser = argparse.ArgumentParser(description="Measures the backbones beside RecBole's and RecTools'.")
     parser.add_argument("--case", action="append", choices=[case.name for case in CASES], help="default: all")
-    parser.add_argument("--side", action="append", choices=SIDES, help="default: tslrec and recbole")
+    parser.add_argument("--side", action="append", choices=SIDES, help="default: all but the last")
     parser.add_argument("--beauty", type=Path, metavar="FILE", help="default: beside the checkout, or downloaded")
     parser.add_argument("--ml1m", type=Path, metavar="FILE", help="likewise")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3, help="how often both sides take turns; default 3")
+    parser.add_argument("--rounds", type=int, default=3, help="how often the sides take turns; default 3")
     parser.add_argument("--fresh", action="store_true", help="measure again what is measured already")
     parser.add_argument("--quick", action="store_true", help="a few batches, to see that everything runs")
     arguments = parser.parse_args(words)
@@ -121,7 +126,7 @@ def data_file(data: str, given: Path | None) -> Path:
 
 
 def one_environment(threads: int) -> dict[str, str]:
-    """What both sides run in: the same threads, which wait alike (`WAITING`), and no GPU."""
+    """What all sides run in: the same threads, which wait alike (`WAITING`), and no GPU."""
     return {
         **os.environ,
         "OMP_NUM_THREADS": str(threads),
@@ -156,13 +161,15 @@ class Measurements:
     def key(self, case: Case, side: str) -> str:
         """A digest of all that a record depends on but the machine: code, case, threads."""
         common = [HERE / "measure.py"]
-        if side == "tslrec":
-            code = [HERE / "side_tslrec.py", HERE / "floor.py", HERE / "growth.py", *(ROOT / "src").rglob("*.py")]
-        else:
-            code = [HERE / "side_recbole.py", HERE / "fmlp_reference.py", HERE / "requirements-recbole.txt"]
+        code = {
+            "tslrec": [HERE / "side_tslrec.py", HERE / "floor.py", HERE / "growth.py", *(ROOT / "src").rglob("*.py")],
+            "recbole": [HERE / "side_recbole.py", HERE / "fmlp_reference.py", HERE / "requirements-recbole.txt"],
+            "rectools": [HERE / "side_rectools.py", HERE / "requirements-rectools.txt"],
+        }[library_of(side)]
         settings = asdict(case)
-        # One side's effort is no matter of the other's.
-        settings["recbole" if side == "tslrec" else "tslrec"] = None
+        # One side's effort is no matter of the others'.
+        for library in case.efforts().keys() - {library_of(side)}:
+            del settings[library]
         threads = [self.environment.get(name) for name in ("OMP_NUM_THREADS", *WAITING)]
         state = hashlib.sha256(json.dumps([settings, SIZES[case.model], threads], sort_keys=True).encode())
         for path in sorted(common + code):
@@ -206,7 +213,8 @@ class Measurements:
             assert file is not None
             if not (folder / case.data).exists():
                 write_atomic(case.data, file, folder)
-            command = [str(RECBOLE), str(HERE / "side_recbole.py"), "--folder", str(folder)]
+            library = library_of(side)
+            command = [str(PYTHONS[library]), str(HERE / f"side_{library}.py"), "--folder", str(folder)]
             command += ["--anomaly"] if side == "recbole_anomaly" else []
         kind = "quick" if self.quick else "again" if turn > 0 else "whole"
         command += ["--case", case.name, "--effort", kind]
@@ -216,6 +224,16 @@ class Measurements:
         record["why_no_epoch"] = case.effort(side, kind).why_no_epoch
         write_json(path, record)
         print(f"epoch {record['epoch_seconds']:8.1f} s   (took {time.perf_counter() - began:.0f} s)")
+
+
+def check_counts(records: Records) -> None:
+    """Checks that all sides of a case are given for the same training targets, and rank the same users.
+
+    Where a side's own epoch has fewer targets (`own_targets`), its seconds are already scaled to those of the case.
+    """
+    for name, of_sides in records.items():
+        counts = {(record["targets"], record["evaluated_users"]) for record in of_sides.values()}
+        assert len(counts) <= 1, f"{name}: the sides do not train and rank the same: {counts}"
 
 
 def run(command: Sequence[str], environment: dict[str, str], log: Path) -> str:

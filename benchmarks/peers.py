@@ -29,12 +29,11 @@ from typing import Any
 import numpy as np
 
 from atomic_files import write_atomic
-from backbones import BESIDE, HERE, RECBOLE, RESULTS, ROOT, WAITING, data_file, one_environment, run
+from backbones import BESIDE, HERE, RECBOLE, RECTOOLS, RESULTS, ROOT, WAITING, data_file, one_environment, run
 from report import rounded
 from tslrec.system.errors import UserError
 from tslrec.system.files import write_json
 
-RECTOOLS = ROOT / ".venv-rectools" / "bin" / "python"
 DATA = "beauty"
 USERS, ITEMS = 22_363, 12_101
 """Of Beauty."""

@@ -33,14 +33,19 @@ def of_rounds(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {**rounds[0], **{key: statistics.median(values) for key, values in measured.items()}, "rounds": measured}
 
 
-def ratio(recbole: dict[str, Any], ours: dict[str, Any], key: str) -> float:
-    """RecBole's figure over ours: the median over the rounds that both have, where it is measured in each."""
-    pairs = zip(recbole["rounds"][key], ours["rounds"][key], strict=False) if key in PER_ROUND else []
-    return statistics.median([a / b for a, b in pairs] or [recbole[key] / ours[key]])
+def ratio(theirs: dict[str, Any], ours: dict[str, Any], key: str) -> float:
+    """Another side's figure over ours: the median over the rounds that both have, where it is measured in each."""
+    pairs = zip(theirs["rounds"][key], ours["rounds"][key], strict=False) if key in PER_ROUND else []
+    return statistics.median([a / b for a, b in pairs] or [theirs[key] / ours[key]])
+
+
+def suffix(side: str) -> str:
+    """What the name of a side's ratio ends with: nothing for RecBole, `_anomaly`, `_rectools`."""
+    return side.removeprefix("recbole") if side.startswith("recbole") else f"_{side}"
 
 
 def figures(records: Records, cases: Sequence[Case], gflops: float) -> list[Figure]:
-    """Every figure there is a record for; a ratio is RecBole's over ours."""
+    """Every figure there is a record for; a ratio is another side's over ours."""
     lines: list[Figure] = [("matrix_product_speed", rounded(gflops), "GFLOP/s")]
     for case in cases:
         sides = records[case.name]
@@ -52,9 +57,8 @@ def figures(records: Records, cases: Sequence[Case], gflops: float) -> list[Figu
                 if record[key] is not None
             ]
             if side != "tslrec" and ours is not None:
-                suffix = side.removeprefix("recbole")
                 lines += [
-                    (f"{case.name}_{measure}_ratio{suffix}", rounded(ratio(record, ours, key)), "x")
+                    (f"{case.name}_{measure}_ratio{suffix(side)}", rounded(ratio(record, ours, key)), "x")
                     for measure, key, _ in MEASURES
                     if measure in COMPARED and record[key] is not None and ours[key] is not None
                 ]
@@ -105,13 +109,15 @@ def tables(records: Records, cases: Sequence[Case], gflops: float) -> str:
                 f"{record['training_peak_gib']:9.3f} {record['evaluation_peak_gib']:9.3f} {floor:>8} {share:>8}"
             )
         lines += [f"{'':20} {side}: no whole epoch: {why}" for side, why in omitted(sides)]
-        if {"tslrec", "recbole"} <= sides.keys():
+        lines += [f"{'':20} {side}: {text}" for side, text in own_epochs(sides)]
+        for side in [side for side in ("recbole", "rectools") if {"tslrec", side} <= sides.keys()]:
             epoch, evaluation, training, evaluating = (
-                ratio(sides["recbole"], sides["tslrec"], key)
+                ratio(sides[side], sides["tslrec"], key)
                 for key in ("epoch_seconds", "evaluation_seconds", "training_peak_gib", "evaluation_peak_gib")
             )
+            name = f"ratio{suffix(side)}"
             lines.append(
-                f"{'':20} {'ratio':16} {epoch:8.1f}x {'':19} {evaluation:7.1f}x {training:8.1f}x {evaluating:8.1f}x"
+                f"{'':20} {name:16} {epoch:8.1f}x {'':19} {evaluation:7.1f}x {training:8.1f}x {evaluating:8.1f}x"
             )
     scales, grown = growth(records, cases)
     if len(scales) > 1:
@@ -130,6 +136,15 @@ def tables(records: Records, cases: Sequence[Case], gflops: float) -> str:
 def omitted(sides: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
     """Sides whose whole epoch was left out, and why."""
     return [(side, record["why_no_epoch"]) for side, record in sides.items() if record["control_seconds"] is None]
+
+
+def own_epochs(sides: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
+    """Sides whose own epoch has other targets than the case, and how that was dealt with."""
+    return [
+        (side, f"its epoch has {record['own_targets']:,} of {record['targets']:,} targets; seconds are of all of them")
+        for side, record in sides.items()
+        if record.get("own_targets", record["targets"]) != record["targets"]
+    ]
 
 
 def rounded(value: float) -> float:

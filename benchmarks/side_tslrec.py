@@ -24,7 +24,7 @@ from tslrec.data.ingest import ingest
 from tslrec.data.interactions import Interactions
 from tslrec.data.sequence_batch import TrainingBatch
 from tslrec.data.windows import all_prefixes
-from tslrec.models.backbones.base import CausalBackbone
+from tslrec.models.backbones.base import Backbone, CausalBackbone
 from tslrec.models.item_embedding import IdEmbedding
 from tslrec.stages.building import build_backbone
 from tslrec.system.memory import keep_freed_memory, use_large_pages
@@ -87,6 +87,32 @@ def model_section(case: Case) -> dict[str, Any]:
     return {"_target_": TARGETS[case.model], **SIZES[case.model], **dropout}
 
 
+def build_module(case: Case, interactions: Interactions, **more: Any) -> NextItemModule:
+    """The module of a case; `more` are further arguments of it."""
+    backbone = build_backbone(
+        model_section(case),
+        IdEmbedding(interactions.num_items, case.hidden_size),
+        num_users=interactions.num_users,
+        max_len=case.max_len,
+    )
+    return NextItemModule(backbone, learning_rate=case.learning_rate, weight_decay=0.0, **more)
+
+
+def build_data(case: Case, interactions: Interactions, backbone: Backbone, **more: Any) -> SequenceDataModule:
+    """The batches of a case, as its backbone takes them; `more` are further arguments of the data module."""
+    return SequenceDataModule(
+        interactions,
+        max_len=case.max_len,
+        batch_size=case.batch_size,
+        eval_batch_size=EVAL_BATCH_SIZE,
+        all_positions=backbone.causal,
+        fixed_window=backbone.fixed_window,
+        packed=isinstance(backbone, CausalBackbone) and backbone.packs,
+        seed=SEED,
+        **more,
+    )
+
+
 def measure(case: Case, load: Callable[[], Interactions], *, kind: str = "whole") -> dict[str, Any]:
     """The record of one case.
 
@@ -99,27 +125,8 @@ def measure(case: Case, load: Callable[[], Interactions], *, kind: str = "whole"
     lightning.seed_everything(SEED, verbose=False)
     memory = MemoryAboveImports()
     interactions = load()
-    backbone = build_backbone(
-        model_section(case),
-        IdEmbedding(interactions.num_items, case.hidden_size),
-        num_users=interactions.num_users,
-        max_len=case.max_len,
-    )
-    module = NextItemModule(backbone, learning_rate=case.learning_rate, weight_decay=0.0)
-
-    def data_module() -> SequenceDataModule:
-        return SequenceDataModule(
-            interactions,
-            max_len=case.max_len,
-            batch_size=case.batch_size,
-            eval_batch_size=EVAL_BATCH_SIZE,
-            all_positions=backbone.causal,
-            fixed_window=backbone.fixed_window,
-            packed=isinstance(backbone, CausalBackbone) and backbone.packs,
-            seed=SEED,
-        )
-
-    data = data_module()
+    module = build_module(case, interactions)
+    data = build_data(case, interactions, module.backbone)
     with tempfile.TemporaryDirectory() as folder:
 
         def make_trainer(name: str, *callbacks: lightning.Callback) -> lightning.Trainer:
@@ -134,7 +141,8 @@ def measure(case: Case, load: Callable[[], Interactions], *, kind: str = "whole"
             trainer = make_trainer(name, stopwatch)
             if limit is not None:
                 trainer.limit_train_batches = limit
-            trainer.fit(module, train_dataloaders=data_module().train_dataloader())
+            fresh = build_data(case, interactions, module.backbone)
+            trainer.fit(module, train_dataloaders=fresh.train_dataloader())
             return stopwatch
 
         first = train("batches", effort.warm_up + effort.batches)
@@ -161,10 +169,12 @@ def measure(case: Case, load: Callable[[], Interactions], *, kind: str = "whole"
     }
 
 
-def load_file(data: str, path: Path) -> Interactions:
-    """A data set of `configs/data`, from its raw file."""
+def load_file(data: str, path: Path, *, made_up: bool = False) -> Interactions:
+    """A data set of `configs/data`, from its raw file; a made-up one has another digest than the configured."""
     config = OmegaConf.merge(OmegaConf.structured(DataConfig), OmegaConf.load(ROOT / "configs/data" / f"{data}.yaml"))
     config.path = str(path)
+    if made_up:
+        config.download.sha256 = None
     resolved = OmegaConf.to_object(config)
     assert isinstance(resolved, DataConfig)
     return ingest(resolved, cache=path.parent)

@@ -1,12 +1,60 @@
-"""Fixtures of tests in several folders."""
+"""Fixtures of tests in several folders, and the option `--device`."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    import torch
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="where the tests with the fixture `device` compute; with cuda only these run",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuses a device that is not there.
+
+    Raises:
+        UsageError: in one line; pytest exits with code 4.
+    """
+    if config.getoption("--device") == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise pytest.UsageError("--device cuda: PyTorch sees no GPU here; leave it out to test on the CPU")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On a GPU, leaves out the tests without the fixture `device`: they would only repeat what the CPU shows."""
+    if config.getoption("--device") == "cpu":
+        return
+    chosen = [item for item in items if "device" in getattr(item, "fixturenames", ())]
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = chosen
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """The device of `--device`, with float32 computed in float32."""
+    import torch
+
+    name = str(request.config.getoption("--device"))
+    if name == "cuda":
+        from support.devices import exact_float32
+
+        exact_float32()
+    return torch.device(name)
 
 
 @pytest.fixture(autouse=True)

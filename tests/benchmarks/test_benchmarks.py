@@ -1,9 +1,10 @@
-"""The benchmark measures what it says; RecBole's side runs only in its own environment, by `make bench`."""
+"""The benchmark measures what it says; RecBole's and RecTools' sides run in environments of their own: `make bench`."""
 
 from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 import torch
 
 from atomic_files import write_atomic
-from cases import CASES, Case, Effort
+from backbones import Measurements, check_counts
+from cases import CASES, Case, Effort, library_of
 from floor import epoch_flops, overlaps, sasrec
 from fmlp_reference import FMLPReference, left_padded
 from growth import exponent, market
@@ -105,12 +107,14 @@ def test_growth_is_linear_in_users_and_items() -> None:
     assert exponent([1, 4, 16], [3.0, 48.0, 768.0]) == pytest.approx(2)
 
 
-def side(seconds: float, gib: float, control: float | None) -> dict[str, object]:
-    return of_rounds([one_round(seconds, gib, control)])
+def side(seconds: float, gib: float, control: float | None, **more: object) -> dict[str, object]:
+    return of_rounds([{**one_round(seconds, gib, control), **more}])
 
 
 def one_round(seconds: float, gib: float, control: float | None) -> dict[str, object]:
     return {
+        "targets": 1000,
+        "evaluated_users": 50,
         "epoch_seconds": seconds,
         "epoch_seconds_mean": seconds,
         "control_seconds": control,
@@ -148,6 +152,55 @@ def test_figures_hold_ratios_and_the_share_of_the_floor() -> None:
     assert found["tiny_epoch_floor_share"] == (50.0, "%")
     assert "tiny_whole_epoch_ratio" not in found
     assert "recbole: no whole epoch: too long" in tables(records, cases, gflops=100.0)
+
+
+def three_sides() -> dict[str, dict[str, dict[str, object]]]:
+    sides = {
+        "tslrec": side(4.0, 0.5, 4.1),
+        "recbole": side(80.0, 2.0, None),
+        "rectools": side(12.0, 1.0, 8.2, own_targets=900),
+    }
+    return {"tiny": sides}
+
+
+def test_a_third_side_has_ratios_of_its_own_and_leaves_the_others_as_they_are() -> None:
+    records = three_sides()
+    found = {name: value for name, value, _ in figures(records, [tiny("sasrec")], gflops=100.0)}
+    assert found["tiny_epoch_ratio"] == 20.0
+    assert found["tiny_epoch_ratio_rectools"] == 3.0
+    assert found["tiny_whole_epoch_ratio_rectools"] == 2.0
+    assert found["tiny_training_peak_ratio_rectools"] == 2.0
+    assert found["tiny_epoch_rectools"] == 12.0
+    two = {"tiny": {name: records["tiny"][name] for name in ("tslrec", "recbole")}}
+    without = {name: value for name, value, _ in figures(two, [tiny("sasrec")], gflops=100.0)}
+    assert without.items() <= found.items()
+    assert all("rectools" in name for name in found.keys() - without.keys())
+
+
+def test_the_table_says_what_a_side_leaves_out_of_its_epoch() -> None:
+    text = tables(three_sides(), [tiny("sasrec")], gflops=100.0)
+    assert "rectools: its epoch has 900 of 1,000 targets; seconds are of all of them" in text
+    (ratios,) = [line.split() for line in text.splitlines() if "ratio_rectools" in line]
+    assert ratios == ["ratio_rectools", "3.0x", "3.0x", "2.0x", "2.0x"]
+
+
+def test_sides_that_train_or_rank_differently_are_refused() -> None:
+    records = three_sides()
+    check_counts(records)
+    records["tiny"]["rectools"]["targets"] = 900
+    with pytest.raises(AssertionError, match="the sides do not train and rank the same"):
+        check_counts(records)
+
+
+def test_a_record_is_of_its_own_side_alone(tmp_path: Path) -> None:
+    measured = Measurements(tmp_path, {"OMP_NUM_THREADS": "2"}, quick=False, fresh=False)
+    case = next(case for case in CASES if case.name == "sasrec_d64_beauty")
+    keys = {each: measured.key(case, each) for each in ("tslrec", "recbole", "rectools")}
+    assert len(set(keys.values())) == 3
+    other = replace(case, rectools=Effort(batches=7))
+    changed = {each for each, key in keys.items() if measured.key(other, each) != key}
+    assert changed == {"rectools"}
+    assert library_of("recbole_anomaly") == "recbole"
 
 
 def test_figures_of_one_side_stand_alone() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.checkout import CHECKOUT
+from support.checkout import CHECKOUT, PYTHONPATH
 from support.waiting import HANG_SECONDS
 from tslrec.cli.main import main, verb_names
 from tslrec.config import DataConfig
@@ -90,7 +90,7 @@ def test_a_process_of_its_own_gives_the_same_json(csv: Path) -> None:
         "--json",
         "process.json",
     ]
-    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "src"), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH, "OMP_NUM_THREADS": "1"}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
     assert run.returncode == 0, run.stderr
     assert "Evaluation" in run.stdout

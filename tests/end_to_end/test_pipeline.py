@@ -65,6 +65,13 @@ def test_the_frozen_language_model_and_what_of_it_is_trained_are_told(finished: 
     for stage in ("sft", "augment"):
         manifest = json.loads((folder / stages[stage]["folder"] / "manifest.json").read_text())
         assert manifest["base_model"].items() >= {"kind": "random", "hidden_size": 32, "seed": 0}.items()
+        assert manifest["trainer"] == {
+            "name": "cpu",
+            "accelerator": "cpu",
+            "precision": "32-true",
+            "matmul_precision": "highest",
+            "deterministic": False,
+        }
 
 
 def test_artifacts_have_the_shapes_that_the_data_dictate(finished: tuple[Path, str]) -> None:

@@ -29,7 +29,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Outc
 Both = Callable[[str], tuple[Outcome, Outcome]]
 
 
-@pytest.mark.parametrize(("scenario", "num_users"), [("uneven", 17), ("alone", 1)])
+@pytest.mark.parametrize(("scenario", "num_users"), [("uneven", 17), ("alone", 1), ("on_a_gpu", 17)])
 def test_metrics_of_one_checkpoint_are_those_of_one_process(both: Both, scenario: str, num_users: int) -> None:
     (one, alone), (two, together) = both(scenario)
     assert len(one) == 16

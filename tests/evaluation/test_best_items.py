@@ -28,21 +28,24 @@ def scores_with_ties(draw: st.DrawFn) -> tuple[Tensor, int]:
 
 @settings(max_examples=200, deadline=None)
 @given(scores_with_ties())
-def test_equals_a_full_stable_sort(drawn: tuple[Tensor, int]) -> None:
+def test_equals_a_full_stable_sort(device: torch.device, drawn: tuple[Tensor, int]) -> None:
     scores_BC, length = drawn
-    for found, expected in zip(best_columns(scores_BC, length), by_sorting(scores_BC, length), strict=True):
-        assert torch.equal(found, expected)
+    best = best_columns(scores_BC.to(device), length)
+    for found, expected in zip(best, by_sorting(scores_BC, length), strict=True):
+        assert torch.equal(found.cpu(), expected)
 
 
-def test_a_tie_at_the_last_place_goes_to_the_first_column() -> None:
-    scores_BC = torch.tensor([[1.0, 3.0, 2.0, 2.0, 2.0], [5.0, 4.0, 3.0, 2.0, 1.0]])
+def test_a_tie_at_the_last_place_goes_to_the_first_column(device: torch.device) -> None:
+    scores_BC = torch.tensor([[1.0, 3.0, 2.0, 2.0, 2.0], [5.0, 4.0, 3.0, 2.0, 1.0]], device=device)
     assert stable_order(scores_BC, 2).tolist() == [[1, 2], [0, 1]]
 
 
 @settings(max_examples=50, deadline=None)
 @given(scores_with_ties(), st.integers(1, 2999))
-def test_lists_of_two_halves_merge_to_the_list_of_the_whole(drawn: tuple[Tensor, int], cut: int) -> None:
-    scores_BC, length = drawn
+def test_lists_of_two_halves_merge_to_the_list_of_the_whole(
+    device: torch.device, drawn: tuple[Tensor, int], cut: int
+) -> None:
+    scores_BC, length = drawn[0].to(device), drawn[1]
     columns = scores_BC.shape[1]
     cut = min(cut, columns - 1)
     if cut < 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -11,9 +12,18 @@ from typing import Any
 
 import pytest
 
-from tslrec.config import LLMConfig, LoraConfig, TrainingConfig, non_defaults, section_defaults
+from tslrec.config import (
+    Config,
+    LLMConfig,
+    LoraConfig,
+    TrainerConfig,
+    TrainingConfig,
+    non_defaults,
+    section_defaults,
+)
 from tslrec.models.backbones.gru4rec import GRU4Rec
 from tslrec.models.backbones.sasrec import SASRec
+from tslrec.stages.registry import e4srec_settings, recommender_settings, sft_settings
 from tslrec.system.targets import target_settings
 
 SASREC = {"name": "sasrec", "hidden_size": 64, "_target_": "tslrec.models.backbones.sasrec.SASRec"}
@@ -45,6 +55,19 @@ def test_a_section_is_what_is_not_its_default() -> None:
     assert non_defaults(TrainingConfig(max_len=7, num_negatives=5)) == {"max_len": 7, "num_negatives": 5}
     llm = LLMConfig(name="x", random={"hidden_size": 8}, lora=replace(LoraConfig(), rank=4))
     assert non_defaults(llm) == {"name": "x", "random": {"hidden_size": 8}, "lora": {"rank": 4}}
+
+
+@pytest.mark.parametrize("settings", [recommender_settings, sft_settings, e4srec_settings])
+def test_how_products_are_rounded_is_in_the_key_where_it_changes_results(
+    settings: Callable[[Config], dict[str, Any]],
+) -> None:
+    def key(accelerator: str, precision: str) -> dict[str, Any]:
+        trainer = TrainerConfig("x", accelerator=accelerator, matmul_precision=precision, deterministic=True)
+        return settings(Config(model=SASREC, llm=LLMConfig(name="x"), trainer=trainer))
+
+    on_a_cpu = key("cpu", "highest")
+    assert key("cpu", "high") == key("gpu", "highest") == on_a_cpu
+    assert key("gpu", "high") == {**on_a_cpu, "matmul_precision": "high"}
 
 
 def test_no_default_changes_unnoticed() -> None:

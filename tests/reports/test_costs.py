@@ -16,19 +16,23 @@ from torch.utils.flop_counter import FlopCounterMode
 from support.checkout import CHECKOUT
 from support.interactions import make_interactions
 from tslrec.cli.main import main
-from tslrec.config import LLMConfig
+from tslrec.config import LLMConfig, LoraConfig
 from tslrec.data.audit import audit
 from tslrec.data.windows import recent_positions
 from tslrec.llm.packing import Packer
 from tslrec.llm.shape import Shape, shape_of
 from tslrec.llm.tiny import random_llama
-from tslrec.reports.costs.memory import GIB, HOST_BUFFER, Memory, sft_memory
+from tslrec.reports.costs.activations import Step
+from tslrec.reports.costs.memory import CONTEXT_BYTES, GIB, HOST_BUFFER, Memory, training_memory
+from tslrec.reports.costs.placement import Placement
 from tslrec.reports.costs.work import both_ways, histogram
 from tslrec.stages.sft.data import PreferenceDataModule
 from tslrec.system.errors import UserError
 
 LLAMA_13B = Shape(5120, 13824, 40, 40, 40, 128, 32000)
 HEAD_13B = 32000 * 5120
+BF16 = Placement(dtype="bfloat16", in_16_bits=True)
+NO_TOKENS = Step(0, 0, 0)
 
 
 @pytest.fixture
@@ -111,30 +115,33 @@ def test_memory_under_zero_3_is_what_deepspeed_estimates(devices: int, optimizer
     host, device, _ = stage3.estimate_zero3_model_states_mem_needs(
         total, largest, devices, 1, optimizer, parameters, True, HOST_BUFFER
     )
-    # Its estimate is of full fine-tuning: all parameters are trained.
-    ours = sft_memory(
-        LLAMA_13B,
-        total,
-        "bfloat16",
-        tokens_per_step=0,
-        devices=devices,
-        zero_stage=3,
-        offload_optimizer=optimizer,
-        offload_parameters=parameters,
-    )
-    assert ours.device == pytest.approx(device / GIB, rel=1e-6)
+    # Its estimate is of full fine-tuning: all parameters are trained. What is gathered it takes to be one layer and its
+    # gradients; see `tslrec.reports.costs.gathering` for what is.
+    placement = replace(BF16, zero_stage=3, offload_optimizer=optimizer, offload_parameters=parameters)
+    ours = training_memory(LLAMA_13B, LoraConfig(), total, NO_TOKENS, placement, devices)
+    assert ours.weights + ours.states == pytest.approx((device - 4 * largest) / GIB, rel=1e-6, abs=1e-9)
     if optimizer:
         assert ours.host == pytest.approx(host / GIB, rel=1e-6)
 
 
 def test_lora_leaves_the_frozen_weights_as_what_must_fit() -> None:
     trainable = LLAMA_13B.lora_parameters(8, ["q_proj", "v_proj"])
-    memory = sft_memory(LLAMA_13B, trainable, "bfloat16", tokens_per_step=0, devices=1)
+    memory = training_memory(LLAMA_13B, LoraConfig(), trainable, NO_TOKENS, BF16)
     assert memory.weights == pytest.approx(23.9, abs=0.05)
     assert memory.states == pytest.approx(0.1, abs=0.01)
     assert memory.host == 0
-    halved = sft_memory(LLAMA_13B, trainable, "bfloat16", tokens_per_step=0, devices=2, zero_stage=3)
+    assert memory.device - memory.allocated == CONTEXT_BYTES / GIB
+    halved = training_memory(LLAMA_13B, LoraConfig(), trainable, NO_TOKENS, replace(BF16, zero_stage=3), 2)
     assert halved.weights == pytest.approx(memory.weights / 2)
+    # 1.05 billion parameters in bf16.
+    assert halved.working == pytest.approx(2.1e9 / GIB)
+
+
+def test_what_is_beside_the_language_model_counts() -> None:
+    def others(**settings: int) -> float:
+        return training_memory(LLAMA_13B, LoraConfig(), 0, NO_TOKENS, BF16, **settings).others
+
+    assert others(num_items=999_999, item_size=256) - others() == pytest.approx(4 * 1_000_000 * 256 / GIB)
 
 
 def test_sizes_that_are_not_given_are_asked_for() -> None:
@@ -147,21 +154,67 @@ def test_sizes_that_are_not_given_are_asked_for() -> None:
         shape_of(replace(complete))
 
 
-def test_the_plan_of_13b_needs_neither_weights_nor_gpus_and_runs_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    data = tmp_path / "data.txt"
-    data.write_text(
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Overrides that choose a small data set, in a folder of its own."""
+    path = tmp_path / "data.txt"
+    path.write_text(
         "".join(f"{user} " + " ".join(str(1 + (user + i) % 9) for i in range(8)) + "\n" for user in range(9))
     )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("TSLREC_CACHE", str(tmp_path / "cache"))
-    main(["plan", "experiment=tslrec_fmlp_beauty", f"data.path={data}", "data.download.sha256=null"])
-    printed = capsys.readouterr().out
-    for word in ("12,852,024,320", "E4SRec", "gathered", "augmentation", "estimated"):
+    return [f"data.path={path}", "data.download.sha256=null"]
+
+
+def printed_plan(overrides: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    main(["plan", *overrides])
+    return capsys.readouterr().out
+
+
+def test_the_plan_of_13b_needs_neither_weights_nor_gpus_and_runs_nothing(
+    data: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed = printed_plan(["experiment=tslrec_fmlp_beauty", *data], capsys)
+    for word in ("12,852,024,320", "E4SRec", "gathered", "augmentation", "estimated", "h100", "(measured)", "PCIe"):
         assert word in printed, word
-    assert not (tmp_path / "artifacts").exists()
+    assert all(len(line) <= 100 for line in printed.splitlines())
+    assert not Path("artifacts").exists()
+
+
+def test_what_bounds_a_phase_is_printed(data: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    offloaded = ["method=tslrec", "data=beauty", "llm=llama2_13b", "trainer=deepspeed_zero3_offload", *data]
+
+    def bound(overrides: list[str]) -> str:
+        (line,) = [each for each in printed_plan(overrides, capsys).splitlines() if "SFT, an epoch" in each]
+        return line.split()[-1]
+
+    assert bound(offloaded) == "PCIe"
+    assert bound([*offloaded, "trainer=gpu"]) == "memory"
+    assert bound([*offloaded, "trainer=gpu", "trainer.device={bf16_tflops:1,fp32_tflops:1}"]) == "arithmetic"
+    assert bound(["method=tslrec", "data=beauty", "llm=smollm2_135m", "trainer=cpu", *data]) == "arithmetic"
+
+
+def test_what_does_not_fit_a_device_is_told_with_what_would(
+    data: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = ["method=tslrec", "data=beauty", "llm=llama2_13b", *data]
+    small = printed_plan([*chosen, "trainer=gpu", "trainer.device=rtx4090"], capsys)
+    told = " ".join(small.split())
+    assert "GiB do not fit one rtx4090 (24 GiB): llm.weight_bits=8, or llm.weight_bits=4, or trainer=deepspeed" in told
+    assert "augmentation: " in told
+    offloaded = printed_plan([*chosen, "trainer=deepspeed_zero3_offload", "trainer.device=rtx4090"], capsys)
+    assert "SFT: " not in offloaded
+    assert "augmentation: " in offloaded
+    assert "do not fit" not in printed_plan([*chosen, "trainer=gpu"], capsys)
+
+
+def test_an_unknown_device_is_refused_by_every_program(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", "method=tslrec", "trainer.device=abacus"])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: trainer.device=abacus: must be one of a100, cpu, h100")
 
 
 def test_a_method_without_a_language_model_has_no_plan(
@@ -179,8 +232,10 @@ def test_a_method_without_a_language_model_has_no_plan(
 def test_quantised_weights_and_checkpointing_take_less_of_a_gpu() -> None:
     trainable = LLAMA_13B.lora_parameters(8, ["q_proj", "v_proj"])
 
+    step = Step(instruction=40, rows=15, width=64)
+
     def memory(**settings: Any) -> Memory:
-        return sft_memory(LLAMA_13B, trainable, "bfloat16", tokens_per_step=1000, devices=1, **settings)
+        return training_memory(LLAMA_13B, LoraConfig(), trainable, step, replace(BF16, **settings))
 
     whole = memory()
     # The token embeddings, 1.3 % of the weights, stay as they are.

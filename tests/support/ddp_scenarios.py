@@ -7,10 +7,12 @@ process.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import lightning
 import numpy as np
@@ -32,11 +34,12 @@ from tslrec.models.fusions.gate import GatedFusion
 from tslrec.models.item_embedding import IdEmbedding, ItemEmbedding
 from tslrec.stages.sft import stage as sft
 from tslrec.system import processes
-from tslrec.system.errors import UserError
+from tslrec.system.errors import StoppedError, UserError
 from tslrec.system.meter import Meter
 from tslrec.training.best_weights import selection_callbacks
 from tslrec.training.checkpoints import Checkpoints
 from tslrec.training.next_item import NextItemModule
+from tslrec.training.resuming import Resuming, fit
 from tslrec.training.sampled_softmax import NegativeSampler
 from tslrec.training.trainer import StageTrainers
 
@@ -184,6 +187,29 @@ def trained_weights(folder: Path) -> dict[str, Tensor]:
     return {**adapter, **load_file(folder / "sft" / "heads.safetensors")}
 
 
+def on_a_gpu(folder: Path, processes: int) -> Outcome:
+    """As on GPUs, which read and exchange flags late: a NaN in one process stops all, and so does a signal to one."""
+
+    class Signal(lightning.Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            (resuming,) = (each for each in trainer.callbacks if isinstance(each, Resuming))
+            if trainer.global_step == 1 and trainer.global_rank == processes - 1:
+                resuming.note_signal(signal.SIGTERM, None)
+
+    with (
+        mock.patch("tslrec.system.devices.queues_work", return_value=True),
+        mock.patch("tslrec.training.spaced_exchange.MOST_STEPS", 2),
+    ):
+        diverge(folder / "diverging", processes)
+        trainer = make_trainer(folder / "stopping", processes, max_epochs=3, callbacks=[Signal()])
+        with pytest.raises(StoppedError, match="stopped by SIGTERM"):
+            fit(trainer, make_module(SASRec), data_module(market(31)))
+        numbers, arrays = evaluate(folder / "evaluated", processes, num_users=17)
+    # One process alone stops after the step; two stop with the next exchange.
+    assert trainer.global_step in ((2,) if processes == 1 else (2, 3))
+    return numbers, arrays
+
+
 def diverge(folder: Path, processes: int) -> Outcome:
     """The weights of the last rank become NaN in the second step; every rank must raise the error."""
 
@@ -222,6 +248,7 @@ SCENARIOS: dict[str, Callable[[Path, int], Outcome]] = {
     "seeds": seeds,
     "preferences": preferences,
     "diverging": diverge,
+    "on_a_gpu": on_a_gpu,
 }
 
 

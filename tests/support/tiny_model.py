@@ -14,10 +14,11 @@ from tslrec.stages.sft.model import PreferenceLLM
 NUM_ITEMS, ITEM_SIZE, NUM_CLUSTERS = 20, 6, 4
 
 
-def make_model(*, moved: bool = True, **changes: object) -> PreferenceLLM:
+def make_model(*, moved: bool = True, device: torch.device | None = None, **changes: object) -> PreferenceLLM:
     """A model with fixed random numbers: equal settings give equal models.
 
     Args:
+        device: where it is; None: on the CPU.
         moved: whether noise is added to all trained parameters, so that LoRA and head are not at their initial values.
         changes: fields of `LLMConfig`.
     """
@@ -30,4 +31,4 @@ def make_model(*, moved: bool = True, **changes: object) -> PreferenceLLM:
         torch.manual_seed(1)
         for parameter in model.trainable_parameters():
             parameter.data += 0.1 * torch.randn_like(parameter)
-    return model
+    return model if device is None else model.to(device)

@@ -96,6 +96,11 @@ class Beginning(lightning.Callback):
         self.facts["checkpointed_layers"] = float(sum("forward" in vars(each) for each in layers_of(model)))
         parameters = dict(model.adapted.named_parameters())
         self.facts["bf16_numbers"] = float(full_numel([p for p in parameters.values() if p.dtype == torch.bfloat16]))
+        self.facts["rounded_buffers"] = float(sum(each.dtype == torch.bfloat16 for each in pl_module.buffers()))
+        (optimizer,) = trainer.optimizers
+        # ZeRO-3's copies of the trained parameters, which its optimizer updates.
+        masters = getattr(optimizer, "fp32_partitioned_groups_flat", [])
+        self.facts["float32_masters"] = float(sum(each.numel() for each in masters if each.dtype == torch.float32))
         self.facts["numbers_held"] = float(sum(each.numel() for each in parameters.values()))
         lora_b = [each for name, each in parameters.items() if "lora_B" in name]
         with gathered(lora_b):

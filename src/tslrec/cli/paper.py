@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", metavar="PATTERN", help="only cells whose names match ('*' matches anything)")
     parser.add_argument("--jobs", type=int, metavar="N", help="cells at a time; default: one per core, at most 4")
     parser.add_argument("--threads", type=int, metavar="N", help="threads per cell; default: cores divided by jobs")
+    parser.add_argument("--trainer", metavar="NAME", help="run cells with this one of configs/trainer, such as gpu")
     parser.add_argument("--results", type=Path, default=Path("results"), help="of grid and cells; default results")
     parser.add_argument("--grid", type=Path, help="default RESULTS/grid.yaml")
     parser.add_argument("--titles", type=Path, metavar="FILE", help="CSV of MovieLens-1M's items: item_id, title")
@@ -59,6 +61,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     if not arguments.draw:
         cells = chosen(read_grid(arguments.grid or arguments.results / "grid.yaml"), arguments)
+        if arguments.trainer is not None:
+            cells = [replace(cell, trainer=arguments.trainer) for cell in cells]
         if arguments.list:
             for cell in cells:
                 there = (arguments.results / "cells" / f"{cell.name}.json").is_file()

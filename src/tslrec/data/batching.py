@@ -5,12 +5,13 @@ Seed and epoch alone decide, so that every rank and every resumed run draws the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tslrec.data.prefetching import Prefetcher
 from tslrec.system.errors import UserError
 from tslrec.system.processes import rank_and_world_size
 
@@ -92,28 +93,84 @@ class RandomBatches:
 class Batches(Generic[T]):
     """The data loader that Lightning iterates over: each batch of indices becomes tensors when it is asked for.
 
+    With `prefetch`, a background thread makes the tensors of the next batches, while the device computes. The batches
+    and their order are the same, and `state_dict` still gives the position of the batch that is delivered next.
+
     Args:
         indices: the batches of instance indices.
-        collate: makes the tensors of one batch.
+        collate: makes the tensors of one batch. It draws from no global random state.
     """
 
     def __init__(self, indices: Sequence[NDArray[np.int64]] | RandomBatches, collate: Callable[..., T]) -> None:
         self.indices = indices
         self.collate = collate
+        self.ahead = 0
+        self.prepare: Callable[[T], T] | None = None
+        self.running: Prefetcher[tuple[T, dict[str, Any]]] | None = None
+        self.delivered: dict[str, Any] | None = None
+        """The state after the batch that was delivered last, where the thread may be further."""
 
     def __len__(self) -> int:
         return len(self.indices)
 
+    def prefetch(self, ahead: int, prepare: Callable[[T], T] | None = None) -> None:
+        """Sets how later iterations are prepared; one that runs goes on as it began.
+
+        Args:
+            ahead: batches that are made before they are asked for; 0: none, and no thread.
+            prepare: done with each batch in the background, such as pinning its memory.
+        """
+        self.ahead, self.prepare = ahead, prepare
+
     def __iter__(self) -> Iterator[T]:
-        for batch in self.indices:
+        # A generator: Lightning makes its iterators before the hook in which `prefetch` is called.
+        self.close()
+        if self.ahead == 0:
+            yield from self.made(self.indices)
+            return
+        self.delivered = self.state_of_indices()
+        running = self.running = Prefetcher(self.made_with_states(self.prepare), self.ahead)
+        try:
+            for batch, state in running:
+                self.delivered = state
+                yield batch
+        finally:
+            running.close()
+
+    def made(self, indices: Iterable[NDArray[np.int64]]) -> Iterator[T]:
+        """The tensors of each batch."""
+        for batch in indices:
             yield self.collate(batch)
 
-    def state_dict(self) -> dict[str, Any]:
+    def made_with_states(self, prepare: Callable[[T], T] | None) -> Iterator[tuple[T, dict[str, Any]]]:
+        """Each batch, prepared, and the state once it is delivered."""
+        for batch in self.indices:
+            made, state = self.collate(batch), self.state_of_indices()
+            yield (made if prepare is None else prepare(made)), state
+
+    def close(self) -> None:
+        """Ends the background thread, if one runs; the next iteration continues after the batch delivered last."""
+        if self.running is not None:
+            self.running.close()
+            self.running = None
+        if self.delivered is not None:
+            state, self.delivered = self.delivered, None
+            self.load_state_dict(state)
+
+    def state_of_indices(self) -> dict[str, Any]:
         """The state of `RandomBatches`; empty for a fixed list of batches."""
         return self.indices.state_dict() if isinstance(self.indices, RandomBatches) else {}
 
+    def state_dict(self) -> dict[str, Any]:
+        """The position of the next batch, for a checkpoint; empty for a fixed list of batches."""
+        return self.state_of_indices() if self.delivered is None else self.delivered
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` gave."""
+        if self.running is not None:
+            self.running.close()
+            self.running = None
+        self.delivered = None
         if isinstance(self.indices, RandomBatches):
             self.indices.load_state_dict(state)
 

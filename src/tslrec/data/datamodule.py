@@ -6,6 +6,8 @@ Shapes: B sequences, L positions, S (row, item) pairs of histories.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import lightning
 import numpy as np
@@ -17,6 +19,8 @@ from tslrec.data.batching import Batches, RandomBatches, rank_share
 from tslrec.data.interactions import TEST, VALIDATION, Interactions
 from tslrec.data.packing import Packing, chunks_by_length, equal_chunks, pack_rows
 from tslrec.data.sequence_batch import SequenceBatch, TrainingBatch
+from tslrec.data.static_layouts import PackedLayout, PrefixLayout, StaticLayout, WindowLayout
+from tslrec.data.step_groups import FlatItems, StepGroups, collate_group
 from tslrec.data.windows import all_prefixes, all_windows, index_in_group
 from tslrec.system.errors import UserError
 from tslrec.system.processes import rank_and_world_size
@@ -43,6 +47,8 @@ class SequenceDataModule(lightning.LightningDataModule):
         steps_per_epoch: optimizer steps per epoch; None: an epoch is one pass over the data.
         validation_users: number of users per validation, drawn at random once; None: all.
         test_users: the same for the test.
+        steps_per_batch: optimizer steps in one batch of the trainer, as tensors of fixed shapes (`StepGroup`), for a
+            single process; 1: a batch is a step (`TrainingBatch`).
 
     Attributes:
         validated: ids of the users of a validation, ascending.
@@ -66,12 +72,14 @@ class SequenceDataModule(lightning.LightningDataModule):
         steps_per_epoch: int | None = None,
         validation_users: int | None = None,
         test_users: int | None = None,
+        steps_per_batch: int = 1,
     ) -> None:
         super().__init__()
         self.interactions = interactions
         self.max_len = max_len
         self.eval_batch_size = eval_batch_size
         self.fixed_window = fixed_window
+        self.all_positions = all_positions
         self.validated = sample_users(interactions, validation_users)
         self.tested = sample_users(interactions, test_users)
         collate: Callable[..., TrainingBatch]
@@ -85,9 +93,26 @@ class SequenceDataModule(lightning.LightningDataModule):
             instances, collate = len(self.prefixes), self.collate_prefixes
         if instances == 0:
             raise UserError(f"{interactions.name}: no user has two training items; give data with longer histories")
-        self.batches = Batches(RandomBatches(instances, batch_size, seed, steps_per_epoch), collate)
+        steps = RandomBatches(instances, batch_size, seed, steps_per_epoch)
+        self.batches: Batches[Any] = Batches(steps, collate)
+        if steps_per_batch > 1:
+            layout = self.static_layout(batch_size, packed=packed)
+            collate_steps = partial(collate_group, layout, FlatItems(interactions.items))
+            self.batches = Batches(StepGroups(steps, steps_per_batch), collate_steps)
 
-    def train_dataloader(self) -> Batches[TrainingBatch]:
+    def static_layout(self, size: int, *, packed: bool) -> StaticLayout:
+        """How the steps become tensors of fixed shapes.
+
+        Args:
+            size: windows or prefixes of a step.
+            packed: see the class.
+        """
+        if not self.all_positions:
+            return PrefixLayout(self.prefixes, size, self.max_len, fixed_window=self.fixed_window)
+        return (PackedLayout if packed else WindowLayout)(self.windows, size, self.max_len)
+
+    def train_dataloader(self) -> Batches[Any]:
+        """Batches of `TrainingBatch`, or of `StepGroup`."""
         return self.batches
 
     def val_dataloader(self) -> Batches[SequenceBatch]:

@@ -9,8 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tslrec.system import devices
+
 GROUP = 32
 """Columns of a group. Smaller groups make more maxima to sort, larger ones more candidates."""
+
+LOW_BITS = 2**32 - 1
+"""The part of a number of `ranked_columns` that says the column."""
 
 
 def best_columns(scores_BC: Tensor, length: int) -> tuple[Tensor, Tensor]:
@@ -58,13 +63,16 @@ def stable_order(scores_BC: Tensor, length: int) -> Tensor:
     """Positions of the K highest scores of each row, best first; of equal scores the first position first.
 
     `topk` does not say which of equal scores it takes. A row in which the K-th score occurs again outside of the chosen
-    ones is therefore sorted in full; such rows are rare.
+    ones is therefore sorted in full; such rows are rare. On a GPU, where asking for such rows makes the host wait, it
+    gets numbers of which no two are equal.
 
     Args:
         scores_BC: scores.
         length: K, at most C.
     """
     columns = scores_BC.shape[1]
+    if devices.queues_work(scores_BC.device) and scores_BC.element_size() <= 4:
+        return ranked_columns(scores_BC).topk(length, dim=1).values.bitwise_and(LOW_BITS).neg() + (columns - 1)
     if length == columns:
         return scores_BC.sort(dim=1, descending=True, stable=True).indices
     # One place more than needed: if its score is that of the last place, the choice is not determined.
@@ -76,6 +84,20 @@ def stable_order(scores_BC: Tensor, length: int) -> Tensor:
     if bool(tied_B.any()):
         found_BK[tied_B] = scores_BC[tied_B].sort(dim=1, descending=True, stable=True).indices[:, :length]
     return found_BK
+
+
+def ranked_columns(scores_BC: Tensor) -> Tensor:
+    """Distinct numbers in the order of the scores, and of equal scores in falling order of their columns, int64.
+
+    Args:
+        scores_BC: scores of at most 32 bits, which are not NaN.
+    """
+    # Where 0 is added, -0 becomes 0, which it equals as a score but not by its bits.
+    bits_BC = (scores_BC.float() + 0.0).view(torch.int32)
+    # The bits of negative floats rise with the size of the number, so that they are inverted.
+    order_BC = torch.where(bits_BC < 0, bits_BC ^ 0x7FFFFFFF, bits_BC).long()
+    columns = scores_BC.shape[1]
+    return (order_BC << 32) + torch.arange(columns - 1, -1, -1, device=scores_BC.device)
 
 
 def merged(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], length: int) -> tuple[Tensor, Tensor]:

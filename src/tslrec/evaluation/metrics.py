@@ -23,6 +23,7 @@ from torch.nn import Module
 
 from tslrec.config import DEFAULT_METRICS, SELECTING_METRIC
 from tslrec.evaluation.protocols import PROTOCOLS
+from tslrec.system import devices
 from tslrec.system.errors import UserError
 
 METRICS_BY_NAME: dict[str, type[RankingMetric]] = {}
@@ -91,7 +92,7 @@ class RankMetric(RankingMetric):
 
     def update(self, ranks_B: Tensor) -> None:
         """Counts users by their targets' ranks, float64, from 1; infinite where a target cannot be recommended."""
-        self.total += torch.where(ranks_B <= self.k, self.gain(ranks_B), 0.0).sum()
+        self.total += self.gain(ranks_B).masked_fill(ranks_B > self.k, 0.0).sum()
         self.users += len(ranks_B)
 
     def compute(self) -> Tensor:
@@ -180,7 +181,9 @@ class ListMetric(RankingMetric):
 
     def update(self, lists_BK: Tensor) -> None:
         """Counts the first k items of each list: item ids, best first; 0 is an empty place."""
-        self.times_I += torch.bincount(lists_BK[:, : self.k].flatten(), minlength=len(self.times_I))
+        listed = lists_BK[:, : self.k].flatten()
+        # Not `bincount`, which asks the device for the largest item.
+        self.times_I.index_add_(0, listed, torch.ones_like(listed))
         self.users += len(lists_BK)
 
     def compute(self) -> Tensor:
@@ -259,6 +262,8 @@ class RankingMetrics(torch.nn.Module):
 
     Attributes:
         list_length: how many recommended items per user its metrics need; 0 where ranks are enough.
+        pending: ranks under both protocols that are not counted yet. On a GPU many users are counted at once, since
+            each of the small operations of a count takes as long for a batch of users as for all.
 
     Raises:
         UserError: if a metric is not known.
@@ -267,6 +272,7 @@ class RankingMetrics(torch.nn.Module):
     def __init__(self, names: Sequence[str] = DEFAULT_METRICS, training_counts_I: Tensor | None = None) -> None:
         super().__init__()
         self.list_length = 0
+        self.pending: list[Tensor] = []
         self.metrics = torch.nn.ModuleDict()
         for protocol in PROTOCOLS:
             for name in names:
@@ -280,7 +286,10 @@ class RankingMetrics(torch.nn.Module):
 
     def update(self, masked_B: Tensor, unmasked_B: Tensor) -> None:
         """Counts users by their targets' ranks under each protocol."""
-        self._update(masked_B, unmasked_B, of_lists=False)
+        if devices.queues_work(masked_B.device):
+            self.pending.append(torch.stack([masked_B, unmasked_B]))
+        else:
+            self._update(masked_B, unmasked_B, of_lists=False)
 
     def update_lists(self, masked_BK: Tensor, unmasked_BK: Tensor) -> None:
         """Counts recommended items, from lists of at least `list_length` places, under each protocol."""
@@ -288,10 +297,15 @@ class RankingMetrics(torch.nn.Module):
 
     def compute(self) -> dict[str, float]:
         """All metrics over all users and processes so far."""
+        if self.pending:
+            masked_B, unmasked_B = torch.cat(self.pending, dim=1)
+            self._update(masked_B, unmasked_B, of_lists=False)
+            self.pending = []
         return {name: float(cast(RankingMetric, metric).compute()) for name, metric in self.metrics.items()}
 
     def reset(self) -> None:
         """Forgets all users."""
+        self.pending = []
         for metric in self.metrics.values():
             cast(RankingMetric, metric).reset()
 

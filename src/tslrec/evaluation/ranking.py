@@ -1,6 +1,7 @@
 """Exact full ranking under both protocols: the rank of each target, and the first items of each user's list.
 
-Both go through the item table in blocks, so that memory does not grow with users × items.
+Both go through the item table in blocks, so that memory does not grow with users × items. On a GPU they are those of
+`tslrec.evaluation.device_ranking`, which do not wait for the device.
 
 Shapes: B users, I items, D size of a user vector, S (user, item) pairs of histories, C items of a block, K items of a
 list.
@@ -9,17 +10,23 @@ list.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from tslrec.evaluation import device_ranking
 from tslrec.evaluation.best_items import best_columns, empty_lists, merged, padded_to, shifted
+from tslrec.evaluation.device_ranking import may_overflow
+from tslrec.system import devices
 from tslrec.system.errors import UserError
 
 CPU_BLOCK = 2 * 2**20, 256, 2**11
 """On a CPU: bytes of scores held at a time, and the least and the most items of a block. The scores then stay in the
 cache while they are counted."""
 DEVICE_BLOCK = 256 * 2**20, 2**12, 2**20
-"""The same on any other device, where a kernel needs much work to be worth its launch. With at most 2²⁰ items the
-count of a block is exact in float32."""
+"""The same on a device that is neither a CPU nor a GPU of CUDA (`device_ranking`), where a kernel needs much work to be
+worth its launch. With at most 2²⁰ items the count of a block is exact in float32."""
+ITEM_IDS = 2**32
+"""Above every item id: a row times this, plus an item id, is a number for the pair."""
 
 
 def target_ranks(
@@ -46,6 +53,8 @@ def target_ranks(
     Raises:
         UserError: if a score is not finite.
     """
+    if devices.queues_work(user_BD.device):
+        return device_ranking.target_ranks(user_BD, table_ID, targets_B, seen_rows_S, seen_items_S)
     user_BD, items_ID = common_dtype(user_BD, table_ID)
     size, num_items = len(user_BD), len(items_ID)
     width = block_width(size, num_items, user_BD)
@@ -99,6 +108,8 @@ def top_lists(
     Returns:
         Item ids, int64 `[B, K]`, masked and unmasked; 0 where there are no more candidates.
     """
+    if devices.queues_work(user_BD.device):
+        return device_ranking.top_lists(user_BD, table_ID, length, seen_rows_S, seen_items_S)
     user_BD, items_ID = common_dtype(user_BD, table_ID)
     size, num_items = len(user_BD), len(items_ID)
     width = block_width(size, num_items, user_BD)
@@ -130,7 +141,7 @@ def ranks_in_lists(lists_BK: Tensor, targets_B: Tensor) -> Tensor:
     """
     hit_BK = lists_BK == targets_B[:, None]
     place_B = hit_BK.double().argmax(dim=1) + 1
-    return torch.where(hit_BK.any(dim=1), place_B.double(), torch.inf)
+    return place_B.double().masked_fill(~hit_BK.any(dim=1), torch.inf)
 
 
 def without_seen(lists_BK: Tensor, seen_rows_S: Tensor, seen_items_S: Tensor) -> Tensor:
@@ -141,9 +152,12 @@ def without_seen(lists_BK: Tensor, seen_rows_S: Tensor, seen_items_S: Tensor) ->
         seen_rows_S: see `target_ranks`.
         seen_items_S: see `target_ranks`.
     """
-    size, base = len(lists_BK), int(torch.cat([lists_BK.flatten(), seen_items_S, seen_items_S.new_ones(1)]).max()) + 1
-    rows_B1 = torch.arange(size, device=lists_BK.device)[:, None]
-    seen_BK = torch.isin(rows_B1 * base + lists_BK, seen_rows_S * base + seen_items_S)
+    rows_B1 = torch.arange(len(lists_BK), device=lists_BK.device)[:, None]
+    # Looked up among sorted numbers; -1 is no pair, and makes one where there is none.
+    pairs_S = (F.pad(seen_rows_S, (1, 0)) * ITEM_IDS + F.pad(seen_items_S, (1, 0), value=-1)).sort().values
+    pairs_BK = rows_B1 * ITEM_IDS + lists_BK
+    found_BK = torch.searchsorted(pairs_S, pairs_BK).clamp_(max=len(pairs_S) - 1)
+    seen_BK = pairs_S[found_BK] == pairs_BK
     left_BK = lists_BK.masked_fill(seen_BK, 0)
     order_BK = (left_BK == 0).sort(dim=1, stable=True).indices
     return left_BK.gather(1, order_BK)
@@ -191,14 +205,7 @@ def scores_of_targets(user_BD: Tensor, items_ID: Tensor, target_columns_B: Tenso
     target_B = user_BD.new_empty(size)
     for begin in range(0, size, width):
         columns_C = target_columns_B[begin : begin + width]
-        chosen_CD = items_ID[torch.nn.functional.pad(columns_C, (0, width - len(columns_C)))]
+        chosen_CD = items_ID[F.pad(columns_C, (0, width - len(columns_C)))]
         torch.mm(user_BD, chosen_CD.T, out=scores_BC)
         target_B[begin : begin + width] = scores_BC[begin : begin + width].diagonal()
     return target_B
-
-
-def may_overflow(user_BD: Tensor, items_ID: Tensor) -> bool:
-    """Whether a score may not be finite, by a bound on all of them: far cheaper than a look at each."""
-    largest = [torch.linalg.vector_norm(factor, ord=torch.inf).double() for factor in (user_BD, items_ID)]
-    bound = largest[0] * largest[1] * user_BD.shape[1]
-    return not bool(bound < torch.finfo(user_BD.dtype).max)

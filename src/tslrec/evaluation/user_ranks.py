@@ -31,7 +31,8 @@ class UserRanks:
             masked_B: ranks of their targets, from 1, history masked.
             unmasked_B: ranks of their targets, history not masked.
         """
-        self.parts.append((users_B.cpu(), torch.stack([masked_B, unmasked_B]).double().cpu()))
+        # They stay on the device: copying them to the host would make each batch wait for the ones before it.
+        self.parts.append((users_B, torch.stack([masked_B, unmasked_B]).double()))
 
     def gather(self, num_users: int, device: torch.device) -> dict[str, Tensor]:
         """The ranks of all processes; all of them must call it.
@@ -48,7 +49,7 @@ class UserRanks:
         # A user is tested by one process only, and no rank is 0, so that sums over processes keep every rank.
         ranks_PU = torch.zeros(len(PROTOCOLS), num_users, dtype=torch.float64)
         for users_B, ranks_PB in self.parts:
-            ranks_PU[:, users_B] = ranks_PB
+            ranks_PU[:, users_B.cpu()] = ranks_PB.cpu()
         ranks_PU = sum_over_processes(ranks_PU, device)
         users_T = ranks_PU[0].nonzero()[:, 0]
         ranks = {name: ranks_PU[row, users_T].float() for row, name in enumerate(PROTOCOLS)}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import save_file
 
 from tslrec.llm.prompted import PromptedLLM
+from tslrec.llm.trained_layers import use_low_rank_factors
 from tslrec.llm.weights_source import ResolvedSource
 from tslrec.system.hashing import digest_files
 from tslrec.system.safetensors_io import load_tensors
@@ -53,7 +54,7 @@ def load_adapted(base: PreTrainedModel, folder: Path) -> tuple[PeftModel, dict[s
     settings = PeftConfig.from_pretrained(str(folder / ADAPTER))
     # Otherwise PEFT warns that the base weights are in another place than in training; the manifest has their hash.
     settings.base_model_name_or_path = None
-    adapted: Any = get_peft_model(base, settings)
+    adapted: Any = use_low_rank_factors(get_peft_model(base, settings))
     result: Any = set_peft_model_state_dict(adapted, load_tensors(folder / ADAPTER / ADAPTER_WEIGHTS))
     wanted = {name for name, _ in adapted.named_parameters() if "lora_" in name}
     absent = wanted & set(result.missing_keys)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Self, TypeVar
 
 import lightning
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
 
 from tslrec.llm.prompted import PromptedLLM
 from tslrec.training.best_weights import kept_weights
-from tslrec.training.deepspeed_zero import full_numel, partitioned_loading
+from tslrec.training.deepspeed_zero import ZeroStrategy, full_numel, partitioned_loading
 
 log = logging.getLogger(__name__)
 
@@ -66,17 +67,53 @@ class LLMFinetuningModule(lightning.LightningModule, Generic[Model]):
         trained, everything = full_numel(self.model.trainable_parameters()), full_numel(self.model.parameters())
         log.info(f"{trained:,} of {everything:,} parameters are trained ({trained / everything:.3%})")
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves the module; buffers keep their precision where the parameters are rounded to 16 bits.
+
+        Rounded, the rotary frequencies would put tokens at other positions than in inference, and item embeddings and
+        calibration would lose what tells items and users apart.
+        """
+        before = [(module, name, buffer) for module in self.modules() for name, buffer in module._buffers.items()]
+        super()._apply(fn, recurse)
+        for module, name, buffer in before:
+            moved = module._buffers[name]
+            if buffer is not None and moved is not None and moved.dtype != buffer.dtype:
+                module._buffers[name] = buffer.to(moved.device)
+        return self
+
+    def cpu(self) -> Self:
+        """Leaves the module where it is.
+
+        Lightning calls this after each training and each test. It would copy the whole language model to host memory,
+        and back for the next one.
+        """
+        return self
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leaves the frozen weights out of the checkpoint: they are loaded from their source again."""
         checkpoint["state_dict"] = kept_weights(self)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over the trainable parameters, with linear warm-up and a cosine to zero, updated every step."""
-        optimizer = torch.optim.AdamW(
-            self.model.trainable_parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
-        )
+        parameters = self.model.trainable_parameters()
+        fused = can_fuse(parameters, self.trainer)
+        optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay, fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, self.num_steps, self.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def can_fuse(parameters: Sequence[nn.Parameter], trainer: lightning.Trainer) -> bool | None:
+    """Whether one kernel can update all parameters: all on GPUs, and neither DeepSpeed nor `-mixed` precision.
+
+    DeepSpeed gives the optimizer other parameters later. Lightning refuses to clip gradients for a fused optimizer
+    under mixed precision, because it could scale them itself.
+
+    Returns:
+        True, or None for PyTorch's own choice.
+    """
+    on_gpus = all(parameter.is_cuda for parameter in parameters)
+    others = isinstance(trainer.strategy, ZeroStrategy) or "mixed" in str(trainer.precision)
+    return True if on_gpus and not others else None
 
 
 def rate_at(step: int, steps: int, warmup: float) -> float:

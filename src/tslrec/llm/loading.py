@@ -49,7 +49,10 @@ def load(
         from tslrec.llm.tiny import byte_tokenizer, random_llama
 
         base: PreTrainedModel = random_llama(source.sizes)
-        return base.to(torch_dtype), byte_tokenizer()  # type: ignore[arg-type]
+        # Not `base.to`, which would round the rotary frequencies, too.
+        for parameter in base.parameters():
+            parameter.data = parameter.data.to(torch_dtype)
+        return base, byte_tokenizer()
     folder, tokenizer = local_folder(source), load_tokenizer(source)
     if not source.pretrained:
         with refusing_foreign_code(folder):

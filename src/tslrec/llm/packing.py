@@ -46,8 +46,8 @@ class PackedExamples(NamedTuple):
     last_B: Tensor
 
     def to(self, device: torch.device) -> PackedExamples:
-        """A copy on another device."""
-        return PackedExamples(*(each.to(device) for each in self))
+        """A copy on another device; from pinned memory to a GPU, the copy runs beside the program."""
+        return PackedExamples(*(each.to(device, non_blocking=True) for each in self))
 
     @property
     def num_tokens(self) -> int:

@@ -21,6 +21,7 @@ from tslrec.llm.item_scaling import standardise_items
 from tslrec.llm.packing import NO_EXAMPLE, PADDING_TOKEN, ROW_LENGTH, PackedExamples, Packer
 from tslrec.llm.prompt import Prompt
 from tslrec.llm.readout import PAPER_READOUT
+from tslrec.llm.trained_layers import Float32Linear, use_low_rank_factors
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -71,7 +72,7 @@ class PromptedLLM(nn.Module):
         self.packer = packer_of(prompt, shared_prefix=shared_prefix)
         tokens = cast(nn.Embedding, self._token_embedding()).weight
         self.knowledge_size = int(tokens.shape[1])
-        self.item_projection = nn.Linear(item_embeddings_ID.shape[1], self.knowledge_size)
+        self.item_projection = Float32Linear(item_embeddings_ID.shape[1], self.knowledge_size)
         token_std = float(tokens.detach().float().std())
         nn.init.normal_(self.item_projection.weight, std=token_std / self.item_projection.in_features**0.5)
         nn.init.zeros_(self.item_projection.bias)
@@ -193,7 +194,10 @@ class PromptedLLM(nn.Module):
         items_RTH = self.item_projection(F.embedding(tokens_RT.clamp(min=PADDING_TOKEN), self.items_ID))
         response_JH = self._token_embedding()(self.response_J)
         response_RTH = F.embedding((-1 - tokens_RT).clamp(min=0), response_JH)
-        return torch.where((tokens_RT < 0)[..., None], response_RTH, items_RTH.to(response_JH.dtype))
+        of_response_RT1 = (tokens_RT < 0)[..., None]
+        # Not `torch.where`, whose backward pass copies a zero to a GPU, which the program then waits for.
+        items_RTH = items_RTH.to(response_JH.dtype).masked_fill(of_response_RT1, 0.0)
+        return items_RTH + response_RTH.masked_fill(~of_response_RT1, 0.0)
 
 
 def states_of(output: Any) -> Sequence[Tensor]:
@@ -214,7 +218,8 @@ def add_lora(base: PreTrainedModel, lora: LoraConfig) -> PeftModel:
         lora: rank, scale, dropout and the layers to adapt.
 
     Returns:
-        The model in PEFT's wrapper. Its outputs equal the base model's, because LoRA starts at zero.
+        The model in PEFT's wrapper, LoRA's weights in float32. Its outputs equal the base model's, because LoRA starts
+        at zero.
     """
     import peft
 
@@ -222,4 +227,4 @@ def add_lora(base: PreTrainedModel, lora: LoraConfig) -> PeftModel:
     config = peft.LoraConfig(
         task_type=peft.TaskType.FEATURE_EXTRACTION, target_modules=list(lora.targets), bias="none", **settings
     )
-    return cast("PeftModel", peft.get_peft_model(base, config))
+    return use_low_rank_factors(cast("PeftModel", peft.get_peft_model(base, config)))

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 NAME = "tslrec_shared_instruction"
 """Name under which `attend` is registered with transformers."""
 
+MASK_ALIGNMENT = 8
+"""PyTorch's memory-efficient attention reads masks whose rows begin at multiples of so many numbers; every layer would
+copy another mask into such a one."""
+
 
 def install(llm: PreTrainedModel) -> None:
     """Makes a language model use `attend`, which with an ordinary mask is transformers' own "sdpa" attention."""
@@ -82,7 +86,7 @@ def attend(
         query_RGXE,
         with_instruction(key_1GNE, length, rows),
         with_instruction(value_1GNE, length, rows),
-        attn_mask=attention_mask.repeat(1, 1, heads // groups, 1),
+        attn_mask=attention_mask if heads == groups else attention_mask.repeat(1, 1, heads // groups, 1),
         **settings,
     )
     attended_RATE = attended_RGXE.unflatten(2, (heads // groups, width)).flatten(1, 2)
@@ -129,8 +133,10 @@ def added_mask(seen_R1TS: Tensor, dtype: torch.dtype) -> Tensor:
         dtype: type of the scores.
 
     Returns:
-        `[R, 1, T, S]`: 0 where True, the smallest number of the type where False.
+        `[R, 1, T, S]`: 0 where True, the smallest number of the type where False. On a GPU its rows begin at multiples
+        of `MASK_ALIGNMENT` numbers.
     """
-    return torch.zeros(seen_R1TS.shape, dtype=dtype, device=seen_R1TS.device).masked_fill(
-        ~seen_R1TS, torch.finfo(dtype).min
-    )
+    width = seen_R1TS.shape[-1]
+    room = width if seen_R1TS.device.type == "cpu" else -(-width // MASK_ALIGNMENT) * MASK_ALIGNMENT
+    mask_R1TS = torch.zeros(*seen_R1TS.shape[:-1], room, dtype=dtype, device=seen_R1TS.device)[..., :width]
+    return mask_R1TS.masked_fill_(~seen_R1TS, torch.finfo(dtype).min)

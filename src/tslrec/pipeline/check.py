@@ -14,6 +14,7 @@ from tslrec.config import DEFAULT_METRICS, MODEL_KEYS, Config
 from tslrec.pipeline.check_machine import check_llm, check_machine
 from tslrec.pipeline.check_method import check_fusion, check_stages
 from tslrec.stages.registry import stages_of
+from tslrec.system.device_profiles import profile_of
 from tslrec.system.errors import UserError
 from tslrec.system.targets import check_target
 
@@ -69,6 +70,7 @@ def check_values(config: Config) -> None:
     if config.llm.weight_bits not in (None, 8, 4):
         raise UserError(f"llm.weight_bits={config.llm.weight_bits}: must be 8, 4 or null")
     check_metrics(config.metrics)
+    profile_of(config.trainer.device)
 
 
 def check_metrics(metrics: Sequence[str]) -> None:

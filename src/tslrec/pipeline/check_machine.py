@@ -114,7 +114,7 @@ def check_llm(config: Config) -> None:
 
 def is_on_gpu(trainer: TrainerConfig) -> bool:
     """Whether the trainer computes on GPUs."""
-    return trainer.accelerator in ("gpu", "cuda")
+    return trainer.on_gpu
 
 
 def is_installed(package: str) -> bool:

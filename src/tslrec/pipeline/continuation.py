@@ -184,13 +184,16 @@ def may_differ(stage: Stage, key: str) -> bool:
     section = key.split(".")[0]
     if stage.runs_llm:
         return False
-    return section in ("precision", "metrics", "keeps_items") or (section == "training" and key != "training.max_len")
+    free = ("precision", "matmul_precision", "metrics", "keeps_items")
+    return section in free or (section == "training" and key != "training.max_len")
 
 
 def setting_name(stage: Stage, key: str) -> str:
     """What a person sets: the key in the configuration of a key in a stage's recipe."""
     if key == "precision":
         return "trainer.llm_precision"
+    if key == "matmul_precision":
+        return f"trainer.{key}"
     section, _, rest = key.partition(".")
     return section if rest in ("name", "target") else NAMES.get(section, key)
 

@@ -143,6 +143,7 @@ class MethodRun:
             lambda: {
                 **meter.facts(),
                 "processes": processes.number_of_processes() if stage.together else 1,
+                "trainer": trainer_facts(stage, config),
                 **self.base_model_facts(stage),
             },
             together=stage.together,
@@ -203,3 +204,18 @@ class MethodRun:
             earlier=None if self.continuation is None else self.continuation.seen_by(keeps_items=self.is_source(stage)),
         )
         return stage.run(context)
+
+
+def trainer_facts(stage: Stage, config: Config) -> dict[str, Any]:
+    """On what kind of device and in which precision a stage ran, for its manifest.
+
+    Not all of it is in the stage's key: a result that was computed on a CPU is used on a GPU, and the other way round.
+    """
+    trainer = config.trainer
+    return {
+        "name": trainer.name,
+        "accelerator": trainer.accelerator,
+        "precision": trainer.llm_precision if stage.runs_llm else trainer.precision,
+        "matmul_precision": trainer.matmul_precision if trainer.on_gpu else "highest",
+        "deterministic": trainer.deterministic,
+    }

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tslrec.config import TrainingConfig
+from tslrec.config import TrainerConfig, TrainingConfig
 from tslrec.data.datamodule import SequenceDataModule
 from tslrec.data.interactions import TEST, Interactions
 from tslrec.evaluation.metrics import needs_lists
@@ -32,6 +32,10 @@ from tslrec.training.sampled_softmax import NegativeSampler
 
 Module = TypeVar("Module", bound=NextItemModule)
 
+STEPS_PER_BATCH = 16
+"""Optimizer steps between two visits of Lightning's loop and callbacks, where CUDA graphs make a step shorter than
+such a visit."""
+
 
 def negative_sampler(config: TrainingConfig, interactions: Interactions) -> NegativeSampler | None:
     """Draws the negatives of a sampled softmax by training count; None where the softmax is over all items."""
@@ -42,6 +46,18 @@ def negative_sampler(config: TrainingConfig, interactions: Interactions) -> Nega
         num_negatives=config.num_negatives,
         exponent=config.negative_exponent,
     )
+
+
+def steps_per_batch(trainer: TrainerConfig, training: TrainingConfig) -> int:
+    """Optimizer steps of one batch: several where steps can be CUDA graphs.
+
+    That is on a single CUDA device, in fp32 (autocast keeps casted weights between steps), with the softmax over all
+    items (negatives are drawn on the host).
+    """
+    single = trainer.devices in (1, "1") and trainer.num_nodes == 1 and trainer.strategy == "auto"
+    on_cuda = trainer.accelerator in ("gpu", "cuda") and torch.cuda.is_available()
+    possible = single and on_cuda and trainer.precision == "32-true" and training.num_negatives is None
+    return STEPS_PER_BATCH if trainer.step_graphs and possible else 1
 
 
 def counts_for(metrics: Sequence[str], interactions: Interactions) -> Tensor | None:
@@ -75,6 +91,7 @@ def train_recommender(
         StoppedError: if a signal asked the run to end; the training can be resumed.
     """
     config = context.config.training
+    grouped = steps_per_batch(context.config.trainer, config)
     backbone = build_backbone(
         context.config.model,
         item_embedding,
@@ -90,6 +107,7 @@ def train_recommender(
         sampler=negative_sampler(config, context.interactions),
         metrics=context.config.metrics,
         training_counts_I=counts_for(context.config.metrics, context.interactions),
+        steps_per_batch=grouped,
     )
     data = SequenceDataModule(
         context.interactions,
@@ -103,6 +121,7 @@ def train_recommender(
         steps_per_epoch=config.steps_per_epoch,
         validation_users=config.validation_users,
         test_users=config.test_users,
+        steps_per_batch=grouped,
     )
     best, callbacks = selection_callbacks(config.selection, config.patience)
     trainer = context.make_trainer(max_epochs=config.max_epochs, callbacks=callbacks)

@@ -83,12 +83,22 @@ def metric_settings(config: Config) -> dict[str, Any]:
     return {} if chosen == set(DEFAULT_METRICS) else {"metrics": sorted(chosen)}
 
 
+def product_settings(config: Config) -> dict[str, Any]:
+    """Of the stages that train on a GPU: how float32 products are rounded, where it is another way than the default.
+
+    CPUs ignore the setting, so that it is no part of what determines their results.
+    """
+    chosen = config.trainer.matmul_precision
+    return {} if chosen == "highest" or not config.trainer.on_gpu else {"matmul_precision": chosen}
+
+
 def recommender_settings(config: Config) -> dict[str, Any]:
     """What determines the result of a stage that trains a recommender."""
     return {
         "model": target_settings("model", config.model),
         "training": non_defaults(config.training),
         "precision": config.trainer.precision,
+        **product_settings(config),
         **metric_settings(config),
     }
 
@@ -118,6 +128,7 @@ def sft_settings(config: Config) -> dict[str, Any]:
     sft = {name: value for name, value in non_defaults(config.sft).items() if name not in unread}
     return {
         **llm_settings(config),
+        **product_settings(config),
         "prompt": [INSTRUCTION, RESPONSE],
         "max_len": config.training.max_len,
         "sft": sft,
@@ -147,6 +158,7 @@ def e4srec_settings(config: Config) -> dict[str, Any]:
     """What determines the result of the rival method E4SRec."""
     return {
         **llm_settings(config, own_lora=True),
+        **product_settings(config),
         "max_len": config.training.max_len,
         "selection": config.training.selection,
         "e4srec": non_defaults(config.e4srec),

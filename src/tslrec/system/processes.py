@@ -152,7 +152,38 @@ def any_in_any_process(happened: Sequence[bool | Tensor], device: torch.device) 
 
     flags = torch.tensor([int(flag) for flag in happened], device=device)
     torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
-    return [bool(flag) for flag in flags]
+    return [bool(flag) for flag in flags.tolist()]
+
+
+def least_of_any_process(mine: Tensor) -> Tensor:
+    """The least value of each element over all processes, on the device. A collective operation.
+
+    Args:
+        mine: this process's tensor, on the device that it computes on; every process's has the same shape.
+    """
+    if rank_and_world_size()[1] == 1:
+        return mine
+    import torch
+
+    least = mine.clone()
+    torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN)
+    return least
+
+
+def greatest_of_any_process(mine: Tensor, device: torch.device) -> Tensor:
+    """The greatest value of each element over all processes, on the CPU. A collective operation.
+
+    Args:
+        mine: this process's tensor; every process's has the same shape.
+        device: the device that this process computes on.
+    """
+    if rank_and_world_size()[1] == 1:
+        return mine.cpu()
+    import torch
+
+    greatest = mine.to(device, copy=True)
+    torch.distributed.all_reduce(greatest, torch.distributed.ReduceOp.MAX)
+    return greatest.cpu()
 
 
 def sum_over_processes(mine: Tensor, device: torch.device) -> Tensor:

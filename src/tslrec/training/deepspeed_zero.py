@@ -52,6 +52,9 @@ class ZeroStrategy(DeepSpeedStrategy):
             offload_optimizer=offload_optimizer,
             offload_parameters=offload_parameters,
             process_group_backend=process_group_backend,
+            # A GPU copies from pageable memory at a fraction of the rate, and the program waits for it. PyTorch pins a
+            # power of two of bytes for each parameter, so this takes up to twice the host memory.
+            pin_memory=offload_optimizer or offload_parameters,
             # Otherwise every checkpoint would hold the frozen parameters, 13 billion for Llama-2-13B.
             exclude_frozen_parameters=True,
         )

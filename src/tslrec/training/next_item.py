@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, cast, overload
 
+import lightning
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,12 +18,16 @@ from torch import Tensor
 from tslrec.config import DEFAULT_METRICS
 from tslrec.data.datamodule import SequenceBatch, TrainingBatch
 from tslrec.data.interactions import PADDING
+from tslrec.data.step_groups import StepGroup
 from tslrec.evaluation.hooks import EvaluatedUsers, RankingHooks, ScoredUsers
 from tslrec.models.backbones.base import Backbone, CausalBackbone
+from tslrec.system.errors import UserError
 from tslrec.system.processes import rank_and_world_size, sum_over_processes
 from tslrec.training.accumulation import summed, summed_by_teams
 from tslrec.training.losses import softmax_loss
+from tslrec.training.nonfinite_guard import NonFiniteGuard
 from tslrec.training.sampled_softmax import Negatives, NegativeSampler, sampled_softmax_loss
+from tslrec.training.static_training import StaticTraining
 from tslrec.training.thread_teams import number_of_teams
 
 
@@ -38,6 +43,8 @@ class NextItemModule(RankingHooks):
         sampler: draws the negatives of a sampled softmax; None: softmax over all items.
         metrics: see `RankingHooks.prepare_ranking`.
         training_counts_I: see `RankingHooks.prepare_ranking`.
+        steps_per_batch: as the data module's; with more than 1, the module itself runs the optimizer, by a
+            `StaticTraining`, which computes the softmax over all items.
     """
 
     def __init__(
@@ -49,6 +56,7 @@ class NextItemModule(RankingHooks):
         sampler: NegativeSampler | None = None,
         metrics: Sequence[str] = DEFAULT_METRICS,
         training_counts_I: Tensor | None = None,
+        steps_per_batch: int = 1,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["backbone", "sampler", "metrics", "training_counts_I"])
@@ -58,9 +66,69 @@ class NextItemModule(RankingHooks):
         self.weight_decay = weight_decay
         self.loss_sums = torch.zeros(2, dtype=torch.float64)
         """Of this epoch on this rank: the loss summed over targets, and the number of targets."""
+        self.steps_per_batch = steps_per_batch
+        self.automatic_optimization = steps_per_batch == 1
+        self.static: StaticTraining | None = None
         self.prepare_ranking(metrics, training_counts_I)
 
-    def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
+    @property
+    def nonfinite_flag(self) -> Tensor | None:
+        """Whether a loss or a gradient was not finite, a bool scalar on the device; None where the trainer steps."""
+        return None if self.static is None else self.static.nonfinite > 0
+
+    def on_train_start(self) -> None:
+        """A training has an optimizer of its own, and so graphs of its own."""
+        if not self.automatic_optimization:
+            self.loss_sums = self.loss_sums.to(self.device)
+            optimizer = self.optimizers(use_pl_optimizer=False)
+            assert isinstance(optimizer, torch.optim.Optimizer)
+            self.static = StaticTraining(self.backbone, optimizer, self.loss_sums)
+
+    def on_train_end(self) -> None:
+        self.static = None
+
+    @overload
+    def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor: ...
+
+    @overload
+    def training_step(self, batch: StepGroup, batch_idx: int) -> None: ...
+
+    def training_step(self, batch: TrainingBatch | StepGroup, batch_idx: int) -> Tensor | None:
+        """Mean cross-entropy over the targets of one optimizer step, plus the backbone's regularization.
+
+        None after a group of steps, which has changed the weights already.
+        """
+        if isinstance(batch, StepGroup):
+            self.train_group(batch)
+            return None
+        return self.step_loss(batch)
+
+    def train_group(self, group: StepGroup) -> None:
+        """Runs a group of optimizer steps, and counts them as Lightning counts its own.
+
+        Raises:
+            UserError: if a loss or a gradient was not finite, as of the end of the group before.
+        """
+        assert self.static is not None
+        self.static.run(group)
+        count_steps(self.trainer, len(group))
+        if self.static.seen_nonfinite:
+            self.refuse_nonfinite()
+        if self.static.mean_loss is not None:
+            self.log("loss", self.static.mean_loss, logger=False, batch_size=group.num_targets)
+
+    def refuse_nonfinite(self) -> None:
+        """Ends the training in the guard's words.
+
+        Raises:
+            UserError: always.
+        """
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, NonFiniteGuard):
+                callback.refuse("loss or a gradient", self.trainer)
+        raise UserError("the loss or a gradient is not finite; lower the learning rate")
+
+    def step_loss(self, batch: TrainingBatch) -> Tensor:
         """Mean cross-entropy over the targets of one optimizer step, plus the backbone's regularization."""
         item_embedding = self.backbone.item_embedding
         if self.sampler is None:
@@ -76,8 +144,11 @@ class NextItemModule(RankingHooks):
         _, world_size = rank_and_world_size()
         loss = loss / (batch.num_targets / world_size)
         share = batch.num_targets / world_size
-        self.loss_sums += torch.tensor([float(loss.detach()) * share, share], dtype=torch.float64)
-        self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=batch.num_targets)
+        # On the device: reading the loss would wait for it.
+        self.loss_sums = self.loss_sums.to(loss.device)
+        self.loss_sums[0] += loss.detach().double() * share
+        self.loss_sums[1] += share
+        self.log("loss", loss.detach(), logger=False, batch_size=batch.num_targets)
         return loss + self.backbone.regularization(table_ID if negatives is None else None)
 
     def summed_loss(
@@ -88,12 +159,24 @@ class NextItemModule(RankingHooks):
         On a CPU, prefixes are differentiated one micro-batch at a time. With a single target per window their
         activations need more memory than the gradient of the item table, which is then computed once per micro-batch.
         """
+        if negatives is None and self.device.type == "cuda":
+            return self.loss_without_waiting(batch, table_ID, output_IE)
         input_table_ID, inputs = narrowed(table_ID, [rows.items_BL for rows in batch.parts])
         if len(batch.parts) > 1 and batch.parts[0].targets.ndim == 1 and self.device.type == "cpu":
             return self.differentiated_loss(batch.parts, inputs, input_table_ID, output_IE, negatives)
         encoded = [self.encoded(*part, input_table_ID) for part in zip(batch.parts, inputs, strict=True)]
         users, targets = zip(*encoded, strict=True)
         return self.loss_of(torch.cat(users), torch.cat(targets), output_IE, negatives)
+
+    def loss_without_waiting(self, batch: TrainingBatch, table_ID: Tensor, output_IE: Tensor) -> Tensor:
+        """`summed_loss` over all items, where no tensor's shape depends on the values of another.
+
+        A GPU's host would wait for such a shape. So each position is scored, and what does not count has the weight 0;
+        and each micro-batch has its own gradient of the table, which is cheap on a GPU.
+        """
+        hidden = [self.hidden_states(rows, rows.items_BL, table_ID).flatten(0, -2) for rows in batch.parts]
+        targets_T = torch.cat([rows.targets.flatten() for rows in batch.parts])
+        return softmax_loss(torch.cat(hidden), output_IE, targets_T, (targets_T > 0).to(output_IE.dtype))
 
     def differentiated_loss(
         self,
@@ -135,13 +218,23 @@ class NextItemModule(RankingHooks):
             items_BL: its items, as rows of `input_table_ID`.
             input_table_ID: the item vectors that the step's inputs use.
         """
-        if rows.targets.ndim == 1:
-            hidden = self.backbone(items_BL, rows.lengths_B, rows.users_B, input_table_ID)
-        else:
-            backbone = cast(CausalBackbone, self.backbone)
-            hidden = backbone.all_positions(items_BL, rows.lengths_B, rows.users_B, input_table_ID, rows.packing)
+        hidden = self.hidden_states(rows, items_BL, input_table_ID)
         counted = rows.targets > 0
         return hidden[counted], rows.targets[counted]
+
+    def hidden_states(self, rows: SequenceBatch, items_BL: Tensor, input_table_ID: Tensor) -> Tensor:
+        """User vectors of a micro-batch: one per row `[B, E]`, or one per position `[B, L, E]`, as its targets are.
+
+        Args:
+            rows: see `encoded`.
+            items_BL: see `encoded`.
+            input_table_ID: see `encoded`.
+        """
+        if rows.targets.ndim == 1:
+            user_BE: Tensor = self.backbone(items_BL, rows.lengths_B, rows.users_B, input_table_ID)
+            return user_BE
+        backbone = cast(CausalBackbone, self.backbone)
+        return backbone.all_positions(items_BL, rows.lengths_B, rows.users_B, input_table_ID, rows.packing)
 
     def loss_of(self, user_TE: Tensor, targets_T: Tensor, output_IE: Tensor, negatives: Negatives | None) -> Tensor:
         """Cross-entropy, summed over targets: over all items, or against negatives where they are given."""
@@ -151,14 +244,35 @@ class NextItemModule(RankingHooks):
 
     def on_train_epoch_end(self) -> None:
         """Logs the epoch's mean loss; Lightning's own mean would start from zero where training resumes in an epoch."""
+        if self.nonfinite_flag is not None and bool(self.nonfinite_flag):
+            self.refuse_nonfinite()
         total, targets = sum_over_processes(self.loss_sums, self.device)
         self.loss_sums.zero_()
         self.log("train/loss", total / targets)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses to write a checkpoint after a step that was skipped, since a resumed training would not know of it.
+
+        Raises:
+            UserError: if a loss or a gradient was not finite.
+        """
+        if self.nonfinite_flag is not None and bool(self.nonfinite_flag):
+            self.refuse_nonfinite()
         checkpoint["loss_sums"] = sum_over_processes(self.loss_sums, self.device)
+        checkpoint["steps_per_batch"] = self.steps_per_batch
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes over the epoch's sums.
+
+        Raises:
+            UserError: if the checkpoint counts its batches otherwise.
+        """
+        written = checkpoint.get("steps_per_batch", 1)
+        if written != self.steps_per_batch:
+            raise UserError(
+                f"the checkpoint counts {written} optimizer steps per batch, this training {self.steps_per_batch}; use "
+                f"the trainer and the trainer.step_graphs that it began with, or delete the checkpoints"
+            )
         if self.global_rank == 0:
             self.loss_sums = checkpoint["loss_sums"]
 
@@ -176,6 +290,16 @@ class NextItemModule(RankingHooks):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return torch.optim.Adam(trained, lr=self.learning_rate, weight_decay=self.weight_decay, fused=True)
+
+
+def count_steps(trainer: lightning.Trainer, steps: int) -> None:
+    """Counts the optimizer steps of a batch in Lightning's books: for `global_step`, and for the logs."""
+    loop = trainer.fit_loop.epoch_loop
+    for _ in range(steps):
+        loop.manual_optimization.optim_step_progress.increment_ready()
+        loop.manual_optimization.optim_step_progress.increment_completed()
+    # Lightning counts one step per batch for the logs, at the batch's end.
+    loop._batches_that_stepped += steps - 1
 
 
 def placed(batch: TrainingBatch, negatives: Negatives) -> tuple[Tensor, TrainingBatch, Negatives]:

@@ -19,9 +19,10 @@ import torch
 
 from tslrec.system.errors import StoppedError
 from tslrec.system.meter import Meter
-from tslrec.system.processes import any_in_any_process, rank_and_world_size
+from tslrec.system.processes import rank_and_world_size
 from tslrec.training.checkpoints import STATE, Checkpoints
 from tslrec.training.csv_log import CsvLog
+from tslrec.training.spaced_exchange import SpacedExchange
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,9 @@ class Resuming(lightning.Callback):
         self.stage_log = stage_log
         self.meter = meter
         self.written = time.monotonic()
+        # With 0 seconds a checkpoint is due after every step, so that the ranks have to agree after every step.
+        most = 1 if every_seconds == 0 else None
+        self.exchange, self.exchange_in_evaluation = SpacedExchange(most), SpacedExchange()
         self.received: int | None = None
         self.received_at = 0.0
         self.random_states: list[dict[str, Any]] = []
@@ -120,7 +124,7 @@ class Resuming(lightning.Callback):
         if trainer.is_last_batch:
             return
         due = trainer.is_global_zero and time.monotonic() - self.written >= self.every_seconds
-        stopped, due = any_in_any_process([self.received is not None, due], trainer.strategy.root_device)
+        stopped, due = self.exchange.any_of([self.received is not None, due], trainer.strategy.root_device)
         if stopped or due:
             self.write(trainer)
         if stopped:
@@ -128,19 +132,26 @@ class Resuming(lightning.Callback):
 
     def on_validation_batch_end(self, trainer: lightning.Trainer, *_: Any, **__: Any) -> None:
         """Stops only if `GRACE` is over: a checkpoint cannot be written in a validation, only after the next step."""
-        self.stop_if_asked_to(trainer, grace=GRACE)
+        self.stop_if_asked_to(trainer, self.exchange_in_evaluation, grace=GRACE)
 
     def on_test_batch_end(self, trainer: lightning.Trainer, *_: Any, **__: Any) -> None:
-        self.stop_if_asked_to(trainer)
+        self.stop_if_asked_to(trainer, self.exchange_in_evaluation)
 
-    def stop_if_asked_to(self, trainer: lightning.Trainer, grace: float = 0.0) -> None:
+    def stop_if_asked_to(
+        self, trainer: lightning.Trainer, exchange: SpacedExchange | None = None, *, grace: float = 0.0
+    ) -> None:
         """Ends the run if any rank received a signal at least `grace` seconds ago.
+
+        Args:
+            trainer: gives the device.
+            exchange: of several processes, says whether they exchange flags this time; None: they do.
+            grace: seconds.
 
         Raises:
             StoppedError: if so, on every rank.
         """
         asked = self.received is not None and time.monotonic() - self.received_at >= grace
-        (stopped,) = any_in_any_process([asked], trainer.strategy.root_device)
+        (stopped,) = (exchange or SpacedExchange()).any_of([asked], trainer.strategy.root_device)
         if stopped:
             self.stop(trainer)
 
@@ -191,22 +202,25 @@ def every_random_state() -> list[dict[str, Any]]:
 
 
 def random_state() -> dict[str, Any]:
-    """The states of the random number generators of Python, NumPy, torch and its GPUs."""
+    """The states of the random number generators of Python, NumPy, torch and this process's GPU.
+
+    A process draws on its own GPU alone. One that has not used its GPU so far has drawn nothing there; asking for the
+    state would begin to use it.
+    """
     kind, keys, *rest = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),
         "numpy": (str(kind), torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
     }
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Sets the generators to a state that `random_state` gave; GPUs only if there are as many as then."""
+    """Sets the generators to a state that `random_state` gave; that of the GPU only where one is in use now, too."""
     random.setstate(state["python"])
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["torch"])
-    if len(state["cuda"]) == torch.cuda.device_count():
-        for device, each in enumerate(state["cuda"]):
-            torch.cuda.set_rng_state(each, device)
+    if state["cuda"] is not None and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(state["cuda"])

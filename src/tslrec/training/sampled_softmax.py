@@ -13,8 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-CHUNK_BYTES = 8 * 2**20
-"""Bytes of logits held at a time."""
+CHUNK_BYTES = {"cpu": 8 * 2**20}
+"""Bytes of logits held at a time on a CPU."""
+DEFAULT_CHUNK_BYTES = 256 * 2**20
+"""Bytes of logits held at a time on any other device, where each kernel launch has a cost of its own."""
 
 
 class Negatives(NamedTuple):
@@ -55,7 +57,12 @@ class NegativeSampler:
         items_S = torch.searchsorted(self.cumulative_I, uniform_S.sort().values, right=True)
         items_S.clamp_(max=len(self.cumulative_I) - 1)
         log_expected_S = (self.num_negatives * self.probability_I[items_S]).log().float()
-        return Negatives(items_S.to(device), log_expected_S.to(device))
+        return Negatives(sent(items_S, device), sent(log_expected_S, device))
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device; the host does not wait until a GPU has received it."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def sampled_softmax_loss(user_TD: Tensor, table_RD: Tensor, targets_T: Tensor, negatives: Negatives) -> Tensor:
@@ -96,13 +103,17 @@ class ChunkedSampledSoftmax(torch.autograd.Function):
         grad_target_TD = torch.empty_like(user_TD) if need_gradient else None
         grad_negatives_SD = torch.zeros_like(negatives_SD) if need_gradient else None
         total = user_TD.new_zeros((), dtype=torch.float64)
-        size = max(1, CHUNK_BYTES // (len(negatives_S) * user_TD.element_size()))
+        held = CHUNK_BYTES.get(user_TD.device.type, DEFAULT_CHUNK_BYTES)
+        size = max(1, held // (len(negatives_S) * user_TD.element_size()))
         with torch.autocast(user_TD.device.type, enabled=False):
             for start in range(0, len(user_TD), size):
                 chunk = slice(start, start + size)
                 user_CD, target_CD = user_TD[chunk], table_RD[targets_T[chunk]]
                 logits_CS = torch.addmm(-log_expected_S, user_CD, negatives_SD.T)
-                logits_CS[accidental_hits(targets_T[chunk], negatives_S)] = -torch.inf
+                if logits_CS.device.type == "cpu":
+                    logits_CS[accidental_hits(targets_T[chunk], negatives_S)] = -torch.inf
+                else:
+                    logits_CS.masked_fill_(all_hits(targets_T[chunk], negatives_S), -torch.inf)
                 target_C1 = (user_CD * target_CD).sum(dim=1, keepdim=True)
                 largest_C1 = torch.maximum(logits_CS.amax(dim=1, keepdim=True), target_C1)
                 share_CS = logits_CS.sub_(largest_C1).exp_()
@@ -117,9 +128,8 @@ class ChunkedSampledSoftmax(torch.autograd.Function):
                 torch.mul(missing_C1, user_CD, out=grad_target_TD[chunk])
                 grad_negatives_SD.addmm_(share_CS.T, user_CD)
         if grad_target_TD is not None and grad_negatives_SD is not None:
-            grad_table_RD = torch.zeros_like(table_RD)
-            grad_table_RD.index_add_(0, targets_T, grad_target_TD).index_add_(0, negatives_S, grad_negatives_SD)
-            ctx.save_for_backward(grad_user_TD, grad_table_RD)
+            rows = (targets_T, negatives_S), (grad_target_TD, grad_negatives_SD)
+            ctx.save_for_backward(grad_user_TD, sum_by_row(*rows, table_RD))
         return total.to(user_TD.dtype)
 
     @staticmethod
@@ -127,6 +137,24 @@ class ChunkedSampledSoftmax(torch.autograd.Function):
         grad_user_TD, grad_table_RD = ctx.saved_tensors
         (scale,) = grads
         return grad_user_TD * scale, grad_table_RD * scale, None, None, None
+
+
+def sum_by_row(rows: tuple[Tensor, ...], gradients: tuple[Tensor, ...], table_RD: Tensor) -> Tensor:
+    """The gradient of a table, `[R, D]`, of which some rows were looked up.
+
+    Args:
+        rows: row numbers of each look-up.
+        gradients: what comes back to each of them.
+        table_RD: the table.
+    """
+    if table_RD.device.type == "cpu":
+        total_RD = torch.zeros_like(table_RD)
+        for places, gradient in zip(rows, gradients, strict=True):
+            total_RD.index_add_(0, places, gradient)
+        return total_RD
+    # `index_add_` on a GPU adds in an order that changes from run to run; an embedding's gradient does not.
+    total_RD = torch.ops.aten.embedding_dense_backward(torch.cat(gradients), torch.cat(rows), len(table_RD), -1, False)
+    return total_RD
 
 
 def accidental_hits(targets_C: Tensor, negatives_S: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,3 +173,11 @@ def accidental_hits(targets_C: Tensor, negatives_S: Tensor) -> tuple[Tensor, Ten
     before_C = count_C.cumsum(0) - count_C
     columns = torch.arange(len(rows), device=rows.device) + (begin_C - before_C)[rows]
     return rows, columns
+
+
+def all_hits(targets_C: Tensor, negatives_S: Tensor) -> Tensor:
+    """Whether each negative equals each target, `[C, S]`.
+
+    A GPU compares all pairs, so that the host needs not wait for the number of hits.
+    """
+    return targets_C[:, None] == negatives_S

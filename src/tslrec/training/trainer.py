@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,15 +15,21 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
+from torch.nn.parallel import DistributedDataParallel
 
 from tslrec.config import TrainerConfig
 from tslrec.system.meter import Meter
 from tslrec.system.warning_filters import install_warning_filters
+from tslrec.training.background_batches import BackgroundBatches
 from tslrec.training.checkpoint_io import CheckpointFiles
 from tslrec.training.checkpoints import Checkpoints
 from tslrec.training.csv_log import CsvLog
+from tslrec.training.matmul_precision import MatmulPrecision
 from tslrec.training.nonfinite_guard import NonFiniteGuard
 from tslrec.training.resuming import Resuming
+
+NUMBERS_SECONDS = 0.5
+"""Time between two readings of the numbers beside the progress bar."""
 
 
 class StageProgress(RichProgressBar):
@@ -33,6 +42,29 @@ class StageProgress(RichProgressBar):
     def __init__(self, stage: str) -> None:
         super().__init__()
         self.stage = stage
+        self.read_at = -math.inf
+
+    def _update_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Lightning asks for it after each step; on a GPU each reading waits for the device."""
+        if time.monotonic() - self.read_at >= NUMBERS_SECONDS:
+            super()._update_metrics(trainer, pl_module)
+            self.read_at = time.monotonic()
+
+    def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
+        """Adds the loss of the last step, where the module logs one.
+
+        Logged with `prog_bar=True`, it would be read twice in every step, shown or not.
+        """
+        loss = trainer.callback_metrics.get("loss")
+        return {**super().get_metrics(trainer, pl_module), **({} if loss is None else {"loss": float(loss)})}
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.read_at = -math.inf
+        super().on_validation_end(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.read_at = -math.inf
+        super().on_train_epoch_end(trainer, pl_module)
 
     def _get_train_description(self, current_epoch: int) -> str:
         return f"{self.stage} · {super()._get_train_description(current_epoch).lower()}"
@@ -98,7 +130,13 @@ class StageTrainers:
         strategy = self.config.llm_strategy if llm else self.config.strategy
         log = CsvLog(self.folder)
         remedy = "lower the learning rate" + (", or use another llm.dtype" if llm else "")
-        own: list[lightning.Callback] = [OwnDraws(), NonFiniteGuard(self.stage, remedy), StageProgress(self.stage)]
+        own: list[lightning.Callback] = [
+            OwnDraws(),
+            MatmulPrecision(self.config.matmul_precision),
+            BackgroundBatches(),
+            NonFiniteGuard(self.stage, remedy),
+            StageProgress(self.stage),
+        ]
         if self.checkpoints is not None:
             seconds = self.config.checkpoint_seconds
             meter = self.meter or Meter()
@@ -115,6 +153,8 @@ class StageTrainers:
             plugins=[CheckpointFiles()],
             logger=[log, *self.loggers],
             gradient_clip_val=gradient_clip,
+            # On a GPU also False: it ends what another stage of the same process has begun.
+            deterministic=self.config.deterministic if self.config.on_gpu else None,
             log_every_n_steps=1,
             num_sanity_val_steps=0,
             enable_checkpointing=False,
@@ -130,5 +170,13 @@ def make_strategy(setting: Any) -> Any:
     if setting == "ddp":
         # Our buffers never change and are equal on all ranks. Otherwise DDP would send them, among them the knowledge
         # embeddings of the whole catalogue, from rank 0 to the others before every step.
-        return DDPStrategy(forward_sync_buffers=False)
+        settings: dict[str, Any] = {buffer_setting(): False}
+        return DDPStrategy(**settings)
     return setting
+
+
+def buffer_setting() -> str:
+    """DDP's setting that sends buffers from rank 0 before every step; it was renamed after torch 2.11."""
+    names = inspect.signature(DistributedDataParallel.__init__).parameters
+    # By its older name it also sends them at the start, where ours are equal too.
+    return "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"

@@ -1,4 +1,4 @@
-"""What every fusion is: an item embedding. The suite finds the fusions by their YAML."""
+"""What every fusion is, on the device of `--device`: an item embedding. The suite finds the fusions by their YAML."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hydra.utils import get_class
 from torch import Tensor
 
 from support.checkout import CHECKOUT
+from support.devices import assert_close, without_dropout
 from tslrec.models.fusions.gate import GatedFusion
 from tslrec.models.fusions.knowledge_scaling import standardise
 from tslrec.models.item_embedding import ItemEmbedding
@@ -21,6 +22,7 @@ from tslrec.stages.registry import fusion_inputs
 FUSIONS = sorted((CHECKOUT / "configs" / "fusion").glob("*.yaml"))
 BACKBONES = sorted((CHECKOUT / "configs" / "model").glob("*.yaml"))
 NUM_ITEMS, HIDDEN_SIZE, KNOWLEDGE_SIZE, NUM_CLUSTERS = 30, 8, 20, 4
+CPU = torch.device("cpu")
 
 
 def inputs() -> dict[str, Tensor]:
@@ -32,13 +34,13 @@ def inputs() -> dict[str, Tensor]:
     return {"knowledge_IH": knowledge, "clusters_I": clusters}
 
 
-def build(path: Path, **numbers: Any) -> ItemEmbedding:
+def build(path: Path, device: torch.device = CPU, **numbers: Any) -> ItemEmbedding:
     section = yaml.safe_load(path.read_text())
     wanted = {name: inputs()[name] for name in fusion_inputs(section)}
     numbers = {key: value for key, value in section.items() if key not in ("name", "_target_")} | numbers
     fusion = get_class(section["_target_"])(NUM_ITEMS, HIDDEN_SIZE, **wanted, **numbers)
     assert isinstance(fusion, ItemEmbedding)
-    return fusion
+    return fusion.to(device)
 
 
 def test_there_are_fusions() -> None:
@@ -48,8 +50,8 @@ def test_there_are_fusions() -> None:
 
 @pytest.mark.parametrize("path", FUSIONS, ids=lambda path: path.stem)
 class TestFusion:
-    def test_gives_a_table_with_a_zero_row_for_padding(self, path: Path) -> None:
-        table = build(path).table()
+    def test_gives_a_table_with_a_zero_row_for_padding(self, path: Path, device: torch.device) -> None:
+        table = build(path, device).table()
         assert table.shape == (NUM_ITEMS + 1, HIDDEN_SIZE)
         assert (table[0] == 0).all()
         assert (table[1:].norm(dim=1) > 0).all()
@@ -57,6 +59,12 @@ class TestFusion:
     def test_starts_at_the_scale_of_an_id_embedding(self, path: Path) -> None:
         torch.manual_seed(0)
         assert 0.01 < float(build(path).table().detach()[1:].std()) < 0.04
+
+    def test_equals_itself_in_float64_on_the_cpu(self, path: Path, device: torch.device) -> None:
+        torch.manual_seed(0)
+        expected = build(path).double().table().float()
+        torch.manual_seed(0)
+        assert_close(build(path, device).table(), expected)
 
     @pytest.mark.parametrize("model", BACKBONES, ids=lambda path: path.stem)
     def test_a_backbone_around_it_leaves_it_as_it_was(self, path: Path, model: Path) -> None:
@@ -67,35 +75,36 @@ class TestFusion:
             assert torch.equal(value, before[name]), name
 
     @pytest.mark.parametrize("model", BACKBONES, ids=lambda path: path.stem)
-    def test_trains_with_any_backbone(self, path: Path, model: Path) -> None:
+    def test_trains_with_any_backbone(self, path: Path, model: Path, device: torch.device) -> None:
         torch.manual_seed(0)
         section = yaml.safe_load(model.read_text())
-        backbone = build_backbone(section, build(path), num_users=2, max_len=7).eval()
-        user_BD = backbone(torch.tensor([[3, 1, 4], [9, 2, 0]]), torch.tensor([3, 2]), torch.arange(2))
+        backbone = without_dropout(build_backbone(section, build(path), num_users=2, max_len=7).to(device))
+        batch = torch.tensor([[3, 1, 4], [9, 2, 0]]), torch.tensor([3, 2]), torch.arange(2)
+        user_BD = backbone(*(each.to(device) for each in batch))
         (user_BD @ backbone.item_embedding.table().T).square().sum().backward()
         for name, parameter in backbone.named_parameters():
             assert parameter.grad is not None, name
             assert torch.isfinite(parameter.grad).all(), name
 
-    def test_gradient_reaches_every_parameter(self, path: Path) -> None:
-        fusion = build(path)
-        (fusion.table()[1:] * torch.randn(NUM_ITEMS, HIDDEN_SIZE)).sum().backward()
+    def test_gradient_reaches_every_parameter(self, path: Path, device: torch.device) -> None:
+        fusion = build(path, device)
+        (fusion.table()[1:] * torch.randn(NUM_ITEMS, HIDDEN_SIZE, device=device)).sum().backward()
         for name, parameter in fusion.named_parameters():
             assert parameter.grad is not None, name
             assert parameter.grad.abs().sum() > 0, name
 
-    def test_rows_are_those_of_the_table_with_their_gradient(self, path: Path) -> None:
-        fusion = build(path)
-        items = torch.tensor([0, 2, 3, NUM_ITEMS])
+    def test_rows_are_those_of_the_table_with_their_gradient(self, path: Path, device: torch.device) -> None:
+        fusion = build(path, device)
+        items = torch.tensor([0, 2, 3, NUM_ITEMS], device=device)
         rows, expected = fusion.rows(items), fusion.table()[items]
-        torch.testing.assert_close(rows, expected)
+        assert_close(rows, expected)
         parameters, upstream = list(fusion.parameters()), torch.randn_like(rows)
         for found, wanted in zip(
             torch.autograd.grad(rows, parameters, upstream),
             torch.autograd.grad(expected, parameters, upstream),
             strict=True,
         ):
-            torch.testing.assert_close(found, wanted)
+            assert_close(found, wanted)
 
     def test_what_it_was_given_is_frozen(self, path: Path) -> None:
         fusion = build(path)
@@ -103,19 +112,19 @@ class TestFusion:
         assert given
         assert not any(buffer.requires_grad for buffer in given.values())
 
-    def test_state_dict_round_trip(self, path: Path) -> None:
+    def test_state_dict_round_trip(self, path: Path, device: torch.device) -> None:
         torch.manual_seed(0)
-        first = build(path)
-        second = build(path)
+        first = build(path, device)
+        second = build(path, device)
         assert not torch.equal(first.table(), second.table())
         second.load_state_dict(first.state_dict())
         assert torch.equal(first.table(), second.table())
 
-    def test_the_seed_decides(self, path: Path) -> None:
+    def test_the_seed_decides(self, path: Path, device: torch.device) -> None:
         torch.manual_seed(5)
-        first = build(path).table()
+        first = build(path, device).table()
         torch.manual_seed(5)
-        assert torch.equal(first, build(path).table())
+        assert torch.equal(first, build(path, device).table())
 
     def test_arrays_of_another_catalogue_are_refused(self, path: Path) -> None:
         section = yaml.safe_load(path.read_text())
@@ -124,13 +133,13 @@ class TestFusion:
             get_class(section["_target_"])(NUM_ITEMS, HIDDEN_SIZE, **{name: inputs()[name][:-1]})
 
 
-def test_the_gate_is_the_formula() -> None:
-    fusion = GatedFusion(NUM_ITEMS, HIDDEN_SIZE, knowledge_IH=inputs()["knowledge_IH"])
+def test_the_gate_is_the_formula(device: torch.device) -> None:
+    fusion = GatedFusion(NUM_ITEMS, HIDDEN_SIZE, knowledge_IH=inputs()["knowledge_IH"]).to(device)
     e = fusion.id_embedding.table()
-    knowledge_IH = standardise(inputs()["knowledge_IH"])
+    knowledge_IH = standardise(inputs()["knowledge_IH"]).to(device)
     vh = knowledge_IH / knowledge_IH.shape[1] ** 0.5 @ fusion.knowledge_projection.weight.T
     gate = torch.sigmoid(torch.cat([e, vh], dim=1) @ fusion.gate.weight.T + fusion.gate.bias)
-    torch.testing.assert_close(fusion.table(), gate * e + (1 - gate) * vh)
+    assert_close(fusion.table(), gate * e + (1 - gate) * vh)
 
 
 @pytest.mark.parametrize(("bias", "side"), [(30.0, "id"), (-30.0, "knowledge")])

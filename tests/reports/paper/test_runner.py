@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.checkout import CHECKOUT
+from support.checkout import CHECKOUT, PYTHONPATH
 from support.waiting import HANG_SECONDS, wait_until
 from tslrec.cli.main import main
 from tslrec.evaluation.user_groups import gains
@@ -155,7 +155,7 @@ def test_a_signal_ends_the_runs_in_good_order(tmp_path: Path) -> None:
     settings = f"[{long}, training.patience=5000, trainer.checkpoint_seconds=0]"
     grid = write_grid(tmp_path / "grid.yaml", f"name: Long, method: [base], settings: {settings}")
     command = [sys.executable, "-m", "tslrec.cli.main", "paper", "--grid", str(grid)]
-    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "src")}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
     try:
         checkpoint = "artifacts/backbone/*.checkpoints/step-*"

@@ -135,9 +135,8 @@ class Caser(Backbone):
         window_BNW = padded_BPD.unfold(1, kernel, 1).flatten(2)
         response_BNC = F.linear(window_BNW, weight_CDK.flatten(1), bias_C)
         # A filter of height h may begin at positions 0 to max_len - h of the window.
-        last_C = torch.tensor(
-            [self.max_len - h for h in heights for _ in range(len(layers[0].weight))], device=image_BLD.device
-        )
+        last = torch.arange(self.max_len - heights[0], self.max_len - heights[-1] - 1, -1, device=image_BLD.device)
+        last_C = last[:, None].expand(-1, len(layers[0].weight)).flatten()
         if positions > self.max_len - heights[-1] + 1:
             outside_NC = torch.arange(positions, device=image_BLD.device)[:, None] > last_C
             response_BNC = response_BNC.masked_fill(outside_NC, -torch.inf)

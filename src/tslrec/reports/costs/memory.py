@@ -1,29 +1,38 @@
-"""Memory that the preference SFT needs on a GPU and on its host, by how it is spread over devices.
+"""Memory that training the language model needs on a GPU and on its host, by how it is spread over devices.
 
-Sources: Rajbhandari et al. 2020 (ZeRO) for what each stage partitions; DeepSpeed 0.19's own estimators for the working
-space of parameter offload and the buffer factor of 1.5 in host memory.
+Sources: Rajbhandari et al. 2020 (ZeRO) for what each stage partitions; DeepSpeed 0.19's own estimators for the buffer
+factor of 1.5 in host memory.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tslrec.llm.shape import BYTES, Shape
+from tslrec.config import LoraConfig
+from tslrec.llm.shape import Shape
+from tslrec.reports.costs.activations import ITEM_WIDTH, Step, kept_bytes
+from tslrec.reports.costs.gathering import held_parameters
+from tslrec.reports.costs.placement import Placement
 
 GIB = 2**30
 """Bytes of a GiB."""
 
 STATE_BYTES = 16
-"""Bytes per trainable parameter: itself and its gradient in 16 bits, a master copy and Adam's two moments in 32."""
-
-GATHERED_PARAMETER_BYTES = 4
-"""Bytes per parameter of the largest layer, which ZeRO-3 with offload holds with its gradient while it computes."""
+"""Bytes per trainable parameter: itself, its gradient and Adam's two moments in 32 bits; or under DeepSpeed the first
+two in 16 bits, a master copy and the moments in 32."""
 
 HOST_BUFFER = 1.5
 """DeepSpeed's factor for buffers in host memory."""
 
 QUANTISED_BITS = {8: 8.0, 4: 4.127}
 """Bits per quantised weight: NF4 adds the scales of its blocks, quantised too (Dettmers et al. 2023)."""
+
+WORKSPACE_BYTES = 2 * 32 * 2**20
+"""cuBLAS's workspaces, which PyTorch allocates: 32 MiB on an H100 (8 MiB on older GPUs), once for the thread of the
+forward pass and once for that of the backward pass."""
+
+CONTEXT_BYTES = 0.5 * GIB
+"""The CUDA context with its loaded kernels, which PyTorch does not count as its own; an assumption."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +43,10 @@ class Memory:
         devices: number of devices, all on one node.
         weights: per device, the frozen weights of the language model.
         states: per device, trainable parameters with gradients and Adam's moments.
-        working: per device, the layer that ZeRO-3 has gathered.
-        activations: per device, kept for the backward pass; an estimate.
+        working: per device, the parameters that ZeRO-3 has gathered.
+        activations: per device, kept for the backward pass of the largest step.
+        others: per device, the backbone's item embeddings and cuBLAS's workspaces.
+        context: per device, the CUDA context.
         host: per node, what is offloaded, with DeepSpeed's buffers.
     """
 
@@ -44,85 +55,95 @@ class Memory:
     states: float
     working: float
     activations: float
+    others: float
+    context: float
     host: float
+
+    @property
+    def allocated(self) -> float:
+        """What PyTorch allocates per device."""
+        return self.weights + self.states + self.working + self.activations + self.others
 
     @property
     def device(self) -> float:
         """The sum per device."""
-        return self.weights + self.states + self.working + self.activations
+        return self.allocated + self.context
 
 
-def sft_memory(
+def training_memory(
     shape: Shape,
+    lora: LoraConfig,
     trainable: int,
-    dtype: str,
-    tokens_per_step: float,
-    devices: int,
+    step: Step,
+    placement: Placement,
+    devices: int = 1,
     *,
-    zero_stage: int = 0,
-    offload_optimizer: bool = False,
-    offload_parameters: bool = False,
-    weight_bits: int | None = None,
-    gradient_checkpointing: bool = False,
+    num_items: int = 0,
+    item_size: int = 0,
 ) -> Memory:
-    """The memory of the preference SFT.
+    """The memory of training the language model.
 
     Args:
         shape: sizes of the language model.
+        lora: the adapter.
         trainable: number of trainable parameters.
-        dtype: precision of the frozen weights.
-        tokens_per_step: tokens computed per optimizer step, over all devices.
+        step: the largest step, over all devices.
+        placement: how the language model is held.
         devices: number of devices, all on one node.
-        zero_stage: DeepSpeed's ZeRO stage, 0 to 3.
-        offload_optimizer: whether the states of the trainable parameters are in host memory.
-        offload_parameters: whether the weights are in host memory (stage 3 only).
-        weight_bits: see `LLMConfig`.
-        gradient_checkpointing: see `LLMConfig`.
+        num_items: number of items in the catalogue.
+        item_size: width of the backbone's item embeddings.
     """
-    weights = weight_bytes(shape, dtype, weight_bits) / GIB
+    weights = weight_bytes(shape, placement) / GIB
     states = trainable * STATE_BYTES / GIB
     whole_states = states
     host = working = 0.0
-    if zero_stage == 3:
-        working = shape.largest_layer * GATHERED_PARAMETER_BYTES / GIB
-        if offload_parameters:
+    if placement.zero_stage == 3:
+        working = held_parameters(shape) * placement.width / GIB
+        if placement.offload_parameters:
             host += HOST_BUFFER * weights
             weights = 0.0
         else:
             weights /= devices
-    if zero_stage >= 1:
+    if placement.zero_stage >= 1:
         states /= devices
-    if offload_optimizer:
+    if placement.offload_optimizer:
         host += HOST_BUFFER * whole_states
         states = 0.0
+    own_step = replace(step, rows=step.rows / devices)
     return Memory(
         devices=devices,
         weights=weights,
         states=states,
         working=working,
-        activations=activation_bytes(shape, dtype, gradient_checkpointing) * tokens_per_step / devices / GIB,
+        activations=kept_bytes(shape, lora, own_step, placement, item_size) / GIB,
+        others=(WORKSPACE_BYTES + (num_items + 1) * item_size * ITEM_WIDTH) / GIB,
+        context=CONTEXT_BYTES / GIB,
         host=host,
     )
 
 
-def weight_bytes(shape: Shape, dtype: str, weight_bits: int | None) -> float:
+def inference_memory(shape: Shape, placement: Placement, *, num_items: int = 0, item_size: int = 0) -> Memory:
+    """The memory of the augmentation, which holds all weights on each device; its batches are small beside them."""
+    return Memory(
+        devices=1,
+        weights=weight_bytes(shape, placement) / GIB,
+        states=0.0,
+        working=0.0,
+        activations=0.0,
+        others=(WORKSPACE_BYTES + (num_items + 1) * item_size * ITEM_WIDTH) / GIB,
+        context=CONTEXT_BYTES / GIB,
+        host=0.0,
+    )
+
+
+def weight_bytes(shape: Shape, placement: Placement) -> float:
     """Bytes of the frozen weights; only the linear layers of the blocks are quantised."""
-    if weight_bits is None:
-        return shape.num_parameters * BYTES[dtype]
-    others = shape.num_parameters - shape.linear_parameters
-    return shape.linear_parameters * QUANTISED_BITS[weight_bits] / 8 + others * BYTES[dtype]
+    outside = (shape.num_parameters - shape.linear_parameters) * placement.width
+    return outside + linear_bytes(shape, placement)
 
 
-def activation_bytes(shape: Shape, dtype: str, gradient_checkpointing: bool = False) -> int:
-    """Bytes kept per token for the backward pass.
-
-    Frozen linear layers keep no input. A layer keeps the inputs of both norms and the norms' outputs for LoRA, queries,
-    keys, values and their rotated forms, the attention's output, and the four arrays of the gated feed-forward. With
-    gradient checkpointing only the inputs of the layers are kept, and all of this for one layer at a time.
-    """
-    queries = shape.num_attention_heads * shape.head_dim
-    keys = shape.num_key_value_heads * shape.head_dim
-    elements = 4 * shape.hidden_size + 3 * queries + 4 * keys + 4 * shape.intermediate_size
-    if gradient_checkpointing:
-        return (shape.num_hidden_layers * shape.hidden_size + elements) * BYTES[dtype]
-    return shape.num_hidden_layers * elements * BYTES[dtype]
+def linear_bytes(shape: Shape, placement: Placement) -> float:
+    """Bytes of the weights of the linear layers of the blocks, all of which a pass reads."""
+    if placement.weight_bits is None:
+        return shape.linear_parameters * placement.width
+    return shape.linear_parameters * QUANTISED_BITS[placement.weight_bits] / 8

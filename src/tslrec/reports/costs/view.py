@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from tslrec.config import Config
-from tslrec.reports.costs.memory import Memory, sft_memory
+from tslrec.reports.costs.memories import augmentation_memory_of, e4srec_memory_of, memory_of, misfits
+from tslrec.reports.costs.memory import Memory
 from tslrec.reports.costs.work import Plan, Work
+from tslrec.system.device_profiles import DeviceProfile
 
 DEVICES = (1, 2, 4, 8)
 """Numbers of GPUs for which memory is printed."""
 
 
 def print_plan(plan: Plan, config: Config, console: Console) -> None:
-    """Prints tokens, operations, time and, unless training is on the CPU, memory."""
+    """Prints tokens, operations, time and what sets it and, unless training is on the CPU, memory."""
     shape = plan.shape
     counted = "counted" if plan.prompts_are_exact else "estimated, the tokenizer is not here"
     console.print(
@@ -29,22 +32,51 @@ def print_plan(plan: Plan, config: Config, console: Console) -> None:
         f"{plan.truncated_items:,} interactions not shown",
         highlight=False,
     )
+    console.print(device_line(plan, config), highlight=False)
     console.print(lengths(plan))
     console.print(works(plan))
     if config.trainer.accelerator != "cpu":
         console.print(memories(plan, config))
+        for line in misfits(plan, config):
+            console.print(line, highlight=False)
     steps = plan.sft["shared"].tokens.steps
     epochs = config.sft.max_epochs * (config.sft.steps_per_epoch or steps) / steps
-    flops = epochs * plan.sft["shared"].flops + plan.augmentation["shared"].flops
+    sft, augmentation = plan.sft["shared"], plan.augmentation["shared"]
+    flops = epochs * sft.flops + augmentation.flops
     console.print(
         f"All of TSLRec's language-model work, {epochs:g} epoch{'s' if epochs > 1 else ''} of SFT and the "
         "augmentation: "
-        f"{flops / 1e12:,.0f} TFLOP, {duration(flops / plan.device_tflops / 1e12)} on one device at "
-        f"{plan.device_tflops:g} TFLOP/s. An epoch of E4SRec computes "
-        f"{plan.e4srec['shared'].flops / plan.sft['shared'].flops:.1f} times what an epoch of the SFT does "
+        f"{flops / 1e12:,.0f} TFLOP, {duration(epochs * sft.seconds + augmentation.seconds)} on one device. "
+        "An epoch of E4SRec computes "
+        f"{plan.e4srec['shared'].flops / sft.flops:.1f} times what an epoch of the SFT does "
         f"({plan.e4srec['naive'].flops / plan.sft['naive'].flops:.1f} times, both in the naive way).",
         highlight=False,
     )
+
+
+def device_line(plan: Plan, config: Config) -> str:
+    """The rates that times are for, and where each is from."""
+    profile = plan.device
+    named = isinstance(config.trainer.device, str)
+    product = "bf16_tflops" if plan.placement.in_16_bits else "fp32_tflops"
+    kind = "16-bit" if plan.placement.in_16_bits else "fp32"
+    parts = [
+        f"{kind} products {rate(profile, product, 'TFLOP/s')}, {profile.step_share:.0%} of it in a large step "
+        f"({profile.source('step_share')})"
+    ]
+    if profile.memory_gbs is not None:
+        parts.append(f"memory {rate(profile, 'memory_gbs', 'GB/s')}")
+    if profile.link_gbs is not None:
+        parts.append(f"PCIe {rate(profile, 'link_gbs', 'GB/s')}")
+    if profile.memory_gib is not None:
+        parts.append(f"{profile.memory_gib:g} GiB")
+    name = f"{config.trainer.device}, {profile.title}" if named else profile.title
+    return f"Device: {name}: {'; '.join(parts)}"
+
+
+def rate(profile: DeviceProfile, name: str, unit: str) -> str:
+    """One number of a profile with its unit, and where it is from."""
+    return f"{getattr(profile, name):,g} {unit} ({profile.source(name)})"
 
 
 def lengths(plan: Plan) -> Table:
@@ -59,11 +91,12 @@ def lengths(plan: Plan) -> Table:
 
 def works(plan: Plan) -> Table:
     """Tokens, operations and time of each phase, with the prompt shared and with a whole prompt per example."""
-    table = Table(title="Language-model work", title_justify="left")
-    table.add_column("what")
+    table = Table(title="Language-model work", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("what", no_wrap=True)
     table.add_column("prompt")
     for name in ("examples", "steps", "tokens", "padding", "TFLOP", "time"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("bound by", no_wrap=True)
     parts = {
         "SFT, an epoch": plan.sft,
         "augmentation": plan.augmentation,
@@ -86,42 +119,37 @@ def cells(work: Work) -> list[str]:
         f"{tokens.padding_share:.1%}",
         f"{work.flops / 1e12:,.1f}",
         duration(work.seconds),
+        work.bound_by,
     ]
 
 
 def memories(plan: Plan, config: Config) -> Table:
-    """Memory per GPU and of the host on one node, by number of GPUs."""
-    table = Table(title="Memory of the SFT, GiB", title_justify="left")
-    for name in ("GPUs", "weights", "states", "gathered", "activations", "a GPU", "host"):
+    """Memory per GPU and of the host on one node, by stage and number of GPUs."""
+    table = Table(title="Memory, GiB", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("stage", no_wrap=True)
+    for name in ("GPUs", "weights", "states", "gathered", "activations", "others", "context", "a GPU", "host"):
         table.add_column(name, justify="right", no_wrap=True)
-    for devices in DEVICES:
-        table.add_row(*memory_cells(memory_of(plan, config, devices)))
+    for stage, of_stage in (("SFT", memory_of), ("E4SRec", e4srec_memory_of)):
+        for devices in DEVICES:
+            memory = of_stage(plan, config, devices)
+            table.add_row(stage if devices == DEVICES[0] else "", str(devices), *memory_cells(memory))
+    table.add_row("augmentation", "any", *memory_cells(augmentation_memory_of(plan, config)))
     return table
-
-
-def memory_of(plan: Plan, config: Config, devices: int) -> Memory:
-    """The memory under the strategy that the configuration chooses for the language model."""
-    strategy = config.trainer.llm_strategy
-    settings = strategy if isinstance(strategy, dict) and "stage" in strategy else {}
-    per_step = plan.sft["shared"].tokens.computed / plan.sft["shared"].tokens.steps
-    return sft_memory(
-        plan.shape,
-        plan.trainable,
-        config.llm.dtype,
-        per_step,
-        devices,
-        zero_stage=int(settings.get("stage", 0)),
-        offload_optimizer=bool(settings.get("offload_optimizer", False)),
-        offload_parameters=bool(settings.get("offload_parameters", False)),
-        weight_bits=config.llm.weight_bits,
-        gradient_checkpointing=config.llm.gradient_checkpointing,
-    )
 
 
 def memory_cells(memory: Memory) -> list[str]:
     """One row's numbers as texts."""
-    numbers = (memory.weights, memory.states, memory.working, memory.activations, memory.device, memory.host)
-    return [str(memory.devices), *(f"{number:.2f}" for number in numbers)]
+    numbers = (
+        memory.weights,
+        memory.states,
+        memory.working,
+        memory.activations,
+        memory.others,
+        memory.context,
+        memory.device,
+        memory.host,
+    )
+    return [f"{number:.2f}" for number in numbers]
 
 
 def duration(seconds: float) -> str:

@@ -19,6 +19,10 @@ from tslrec.data.packing import pack_rows
 from tslrec.data.windows import recent_positions
 from tslrec.llm.packing import ROW_LENGTH
 from tslrec.llm.shape import Shape, shape_of
+from tslrec.reports.costs.activations import Step
+from tslrec.reports.costs.placement import Placement, placement_of
+from tslrec.reports.costs.timing import Traffic, bound_of, inference_traffic, training_traffic
+from tslrec.system.device_profiles import DeviceProfile, profile_of
 
 TRAINING_PASSES = 2
 """A training step costs as much as so many forward passes: one forward, one backward to the activations.
@@ -41,6 +45,7 @@ class Tokens:
         needed: tokens without padding; a shared instruction counts once per step.
         computed: tokens with padding.
         seen: sum over the computed tokens of the number of tokens that each attends to.
+        largest: the step with the most tokens.
     """
 
     examples: int
@@ -48,6 +53,7 @@ class Tokens:
     needed: int
     computed: int
     seen: float
+    largest: Step
 
     @property
     def padding_share(self) -> float:
@@ -62,12 +68,14 @@ class Work:
     Attributes:
         tokens: its tokens.
         flops: floating-point operations.
-        seconds: their time at the assumed rate of one device.
+        seconds: the time on one device.
+        bound_by: what sets the time: `arithmetic`, `memory` or `PCIe`.
     """
 
     tokens: Tokens
     flops: float
     seconds: float
+    bound_by: str
 
 
 @dataclass(frozen=True)
@@ -82,8 +90,11 @@ class Plan:
         histogram: number of users by items shown, as (from, to, users).
         truncated_users: users whose training part is longer than `max_len`.
         truncated_items: their interactions that are not shown.
+        num_items: number of items in the catalogue.
         trainable: number of trainable parameters: LoRA, item projection, group head.
-        device_tflops: assumed rate of one device, in 10¹² operations per second.
+        e4srec_trainable: E4SRec's: its LoRA, item projection, item head.
+        placement: how the language model is held while it trains.
+        device: the profile that times and memory are for.
         sft: an epoch of the preference SFT.
         augmentation: the augmentation of the whole catalogue.
         e4srec: an epoch of E4SRec.
@@ -97,8 +108,11 @@ class Plan:
     histogram: list[tuple[int, int, int]]
     truncated_users: int
     truncated_items: int
+    num_items: int
     trainable: int
-    device_tflops: float
+    e4srec_trainable: int
+    placement: Placement
+    device: DeviceProfile
     sft: dict[str, Work]
     augmentation: dict[str, Work]
     e4srec: dict[str, Work]
@@ -127,23 +141,26 @@ def make_plan(
         seed: the seed of the SFT stage, which determines the batches.
 
     Raises:
-        UserError: if the sizes of the language model cannot be read.
+        UserError: if the sizes of the language model or the device are not known.
     """
-    shape = shape_of(config.llm)
+    shape, placement, device = shape_of(config.llm), placement_of(config), profile_of(config.trainer.device)
     shown_U = np.minimum(train_lengths_U, config.training.max_len)
     trained_U, _ = split_users(len(shown_U), config.sft.held_back, seed)
-    passes = TRAINING_PASSES + config.llm.gradient_checkpointing
     lora = shape.lora_parameters(config.llm.lora.rank, config.llm.lora.targets)
-    heads = (config.model["hidden_size"] + 1 + config.preferences.num_clusters) * shape.hidden_size
-    heads += config.preferences.num_clusters
-    rate = config.trainer.device_tflops * 1e12
+    projection = (config.model["hidden_size"] + 1) * shape.hidden_size
+    group_head = config.preferences.num_clusters * (shape.hidden_size + 1)
+    passes = TRAINING_PASSES + config.llm.gradient_checkpointing
+    in_training = training_traffic(shape, placement)
+    in_augmentation = inference_traffic(shape, placement, under_strategy=False)
+    in_evaluation = inference_traffic(shape, placement, under_strategy=True)
 
-    def work(tokens: dict[str, Tokens], adapter: int, training: bool) -> dict[str, Work]:
+    def work(tokens: dict[str, Tokens], adapter: int, traffic: Traffic, *, training: bool) -> dict[str, Work]:
         found = {}
         for way, each in tokens.items():
             flops = shape.forward_flops(each.computed, each.seen) * (passes if training else 1)
             flops += (6 if training else 2) * adapter * each.computed
-            found[way] = Work(each, flops, flops / rate)
+            bound = bound_of(flops, each.steps, traffic, device, in_16_bits=placement.in_16_bits)
+            found[way] = Work(each, flops, bound.seconds, bound.by)
         return found
 
     rival = config.e4srec
@@ -160,12 +177,22 @@ def make_plan(
         histogram=histogram(shown_U),
         truncated_users=int((train_lengths_U > shown_U).sum()),
         truncated_items=int((train_lengths_U - shown_U).sum()),
-        trainable=lora + heads,
-        device_tflops=config.trainer.device_tflops,
-        sft=work(both_ways(shown_U[trained_U], prompt, batch, seed), lora, True),
-        augmentation=work(both_ways(catalogue, prompt, augment_batch, None), lora, False),
-        e4srec=work(both_ways(instances, e4srec_prompt, rival.batch_size, seed), rivals_adapter, True),
-        e4srec_inference=work(both_ways(tested_U, e4srec_prompt, rival.eval_batch_size, None), rivals_adapter, False),
+        num_items=num_items,
+        trainable=lora + projection + group_head,
+        e4srec_trainable=rivals_adapter + projection + (num_items + 1) * shape.hidden_size,
+        placement=placement,
+        device=device,
+        sft=work(both_ways(shown_U[trained_U], prompt, batch, seed), lora, in_training, training=True),
+        augmentation=work(both_ways(catalogue, prompt, augment_batch, None), lora, in_augmentation, training=False),
+        e4srec=work(
+            both_ways(instances, e4srec_prompt, rival.batch_size, seed), rivals_adapter, in_training, training=True
+        ),
+        e4srec_inference=work(
+            both_ways(tested_U, e4srec_prompt, rival.eval_batch_size, None),
+            rivals_adapter,
+            in_evaluation,
+            training=False,
+        ),
     )
 
 
@@ -190,19 +217,30 @@ def both_ways(lengths: NDArray[np.int64], prompt: PromptTokens, batch_size: int,
     needed_suffixes = int(suffixes.sum())
     shared = naive = 0
     seen_shared = seen_naive = 0.0
+    largest = Step(instruction, 0, 0)
+    largest_naive = Step(instruction, 0, 0, shared=False)
     for batch in batches:
         mine = suffixes[batch]
         rows, width = pack_rows(mine, ROW_LENGTH).shape
         shared += instruction + rows * width
         seen_shared += instruction * (instruction + 1) / 2 + rows * width * (instruction + width / 2)
         whole = instruction + int(mine.max())
+        largest = max(largest, Step(instruction, rows, width), key=step_tokens)
         naive += len(batch) * whole
         seen_naive += len(batch) * whole * (whole + 1) / 2
+        alone = Step(instruction, len(batch), int(mine.max()), shared=False)
+        largest_naive = max(largest_naive, alone, key=step_tokens)
     count = len(lengths)
+    needed_shared, needed_naive = (needed_suffixes + instruction * each for each in (len(batches), count))
     return {
-        "shared": Tokens(count, len(batches), needed_suffixes + instruction * len(batches), shared, seen_shared),
-        "naive": Tokens(count, len(batches), needed_suffixes + instruction * count, naive, seen_naive),
+        "shared": Tokens(count, len(batches), needed_shared, shared, seen_shared, largest),
+        "naive": Tokens(count, len(batches), needed_naive, naive, seen_naive, largest_naive),
     }
+
+
+def step_tokens(step: Step) -> float:
+    """The tokens of a step."""
+    return step.tokens
 
 
 def histogram(lengths_U: NDArray[np.int64]) -> list[tuple[int, int, int]]:

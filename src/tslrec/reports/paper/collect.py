@@ -118,8 +118,8 @@ def open_data(artifact: Artifact, root: Path, name: str) -> Interactions:
 
 def facts_of(artifact: Artifact) -> dict[str, Any]:
     """The facts of a stage for the cell: cost, machine, package versions, metrics."""
-    kept = ("key", "version", "seed", "wall_seconds", "peak_memory_gib", "interruptions", "processes", "created",
-            "machine", "packages", "metrics")  # fmt: skip
+    kept = ("key", "version", "seed", "wall_seconds", "peak_memory_gib", "peak_device_memory_gib", "interruptions",
+            "processes", "created", "machine", "trainer", "packages", "metrics")  # fmt: skip
     return {name: artifact.manifest[name] for name in kept if name in artifact.manifest}
 
 

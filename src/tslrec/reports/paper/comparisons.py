@@ -6,14 +6,12 @@ Shapes: S seeds, U tested users.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 from tslrec.evaluation.protocols import METRICS
-from tslrec.evaluation.significance import LEVEL, Comparison, arithmetic, compare, holm
+from tslrec.evaluation.significance import LEVEL, Comparison, arithmetic, holm
 from tslrec.reports.paper.document import TableCell, TableView, digits
+from tslrec.reports.paper.kept_comparisons import compared_cells
 from tslrec.reports.paper.published import PAPER, PRINTED, PublishedResults
 from tslrec.reports.paper.seed_rows import Row, common_seeds
 
@@ -141,23 +139,12 @@ def comparison_table(pairs: Sequence[tuple[Row, Row]], protocol: str, metrics: S
 def compared(row: Row, rival: Row, protocol: str, metric: str) -> Comparison:
     """Compares two rows on their common seeds."""
     seeds = tuple(common_seeds(row, rival))
-    return Comparison(**compared_cells(tuple(pick(row, seeds)), tuple(pick(rival, seeds)), protocol, metric))
+    return compared_cells(tuple(pick(row, seeds)), tuple(pick(rival, seeds)), protocol, metric)
 
 
 def pick(row: Row, seeds: Sequence[int]) -> list[Path]:
     """The files of a row's cells with some seeds."""
     return [cell.path for cell in row.cells if cell.seed in seeds]
-
-
-@cache
-def compared_cells(mine: tuple[Path, ...], theirs: tuple[Path, ...], protocol: str, metric: str) -> dict[str, Any]:
-    """The fields of the comparison, cached by the cells' files: a bootstrap takes a second, and tables share it."""
-    from tslrec.reports.paper.cells import read_cell
-
-    name, k = metric.split("@")
-    rows = [Row(tuple(read_cell(path) for path in paths)) for paths in (mine, theirs)]
-    method_SU, rival_SU = (row.gains(protocol, name, int(k), row.seeds) for row in rows)
-    return asdict(compare(method_SU, rival_SU))
 
 
 def probability(value: float) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tslrec.pipeline.choices import choice_title, placed
 from tslrec.reports.paper.document import Chart, Point, Section, Series, TableCell, TableView
@@ -15,6 +14,9 @@ from tslrec.reports.paper.seed_rows import Row
 from tslrec.stages.registry import STAGES
 from tslrec.system.errors import UserError
 from tslrec.system.files import write_json
+
+if TYPE_CHECKING:
+    from tslrec.reports.costs.work import Work
 
 LLMS = {"smollm2_135m": "SmolLM2-135M", "llama2_13b": "Llama-2-13B"}
 """The language models that are counted, by their names in `configs/llm`."""
@@ -44,10 +46,16 @@ def count(path: Path) -> None:
     for data in placed("data"):
         for llm in LLMS:
             plan = plan_of(compose_overrides([f"data={data}", "model=sasrec", "preset=tuned", f"llm={llm}"]))
-            works = {name: {way: asdict(work) for way, work in getattr(plan, name).items()} for name in PHASES}
+            works = {name: {way: counts(work) for way, work in getattr(plan, name).items()} for name in PHASES}
             plans.setdefault(data, {})[llm] = {**works, "prompts_are_exact": plan.prompts_are_exact}
     command = "tslrec plan data=DATA model=sasrec preset=tuned llm=LLM"
     write_json(path, {"command": command, "plans": plans})
+
+
+def counts(work: Work) -> dict[str, Any]:
+    """What a phase computes, whatever the device."""
+    tokens = {name: getattr(work.tokens, name) for name in ("examples", "steps", "needed", "computed", "seen")}
+    return {"tokens": tokens, "flops": work.flops}
 
 
 @section("figure3", place=40)

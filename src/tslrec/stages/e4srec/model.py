@@ -16,6 +16,7 @@ from tslrec.llm.loading import load_to_train, load_tokenizer
 from tslrec.llm.packing import PackedExamples, Packer
 from tslrec.llm.prompt import Prompt
 from tslrec.llm.prompted import KeysAndValues, PromptedLLM, add_lora, packer_of
+from tslrec.llm.trained_layers import at_least_float32
 from tslrec.llm.weights_source import ResolvedSource
 from tslrec.stages.e4srec.prompt import encode_e4srec_prompt
 from tslrec.training.deepspeed_zero import gathered
@@ -51,8 +52,12 @@ class NextItemLLM(PromptedLLM):
         return {**super().trained_layers(), "item_head": self.item_head}
 
     def forward(self, examples: PackedExamples, prefix: KeysAndValues | None = None) -> Tensor:
-        """Computes the user vectors `[B, H]`, in the precision of the item head; the arguments are those of `read`."""
-        return self.read(examples, prefix).to(self.item_head.weight.dtype)
+        """Computes the user vectors, float32 `[B, H]`; the arguments are those of `read`."""
+        return at_least_float32(self.read(examples, prefix))
+
+    def item_table(self) -> Tensor:
+        """The item head `[I + 1, H]` in float32, also where DeepSpeed has rounded it to 16 bits."""
+        return at_least_float32(self.item_head.weight)
 
 
 def new_e4srec(llm: LLMConfig, lora: LoraConfig, source: ResolvedSource, item_embeddings_ID: Tensor) -> NextItemLLM:

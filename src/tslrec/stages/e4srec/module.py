@@ -16,6 +16,7 @@ from tslrec.llm.finetuning import LLMFinetuningModule
 from tslrec.llm.prompted import KeysAndValues
 from tslrec.stages.e4srec.data import InstanceBatch, RankedBatch
 from tslrec.stages.e4srec.model import NextItemLLM
+from tslrec.training.csv_log import log_step
 from tslrec.training.losses import softmax_loss
 
 
@@ -57,14 +58,13 @@ class E4SRecModule(RankingHooks, LLMFinetuningModule[NextItemLLM]):
     def training_step(self, batch: InstanceBatch, batch_idx: int) -> Tensor:
         """One optimizer step over this process's share of its instances."""
         total = self.loss(self.model(batch.examples), batch.targets_B) * batch.counted
-        loss = float(total.detach()) / len(batch.targets_B)
-        self.log("loss", loss, prog_bar=True, logger=False, batch_size=len(batch.targets_B))
-        for logger in self.loggers:
-            logger.log_metrics({"loss": loss}, self.global_step)
+        loss = total.detach().double() / len(batch.targets_B)
+        self.log("loss", loss, logger=False, batch_size=len(batch.targets_B))
+        log_step(self.loggers, {"loss": loss}, self.global_step)
         return total * self.trainer.world_size / batch.num_targets
 
     def loss(self, user_BH: Tensor, targets_B: Tensor) -> Tensor:
-        return softmax_loss(user_BH, self.model.item_head.weight, targets_B)
+        return softmax_loss(user_BH, self.model.item_table(), targets_B)
 
     def on_validation_epoch_start(self) -> None:
         self.run_prefix()
@@ -82,7 +82,7 @@ class E4SRecModule(RankingHooks, LLMFinetuningModule[NextItemLLM]):
         if not batch.counted:
             return None
         users = EvaluatedUsers(batch.users_B, batch.targets_B, batch.seen_rows_S, batch.seen_items_S)
-        return ScoredUsers(users, user_BH, self.model.item_head.weight)
+        return ScoredUsers(users, user_BH, self.model.item_table())
 
     def log_ranking(self, part: str, metrics: RankingMetrics) -> None:
         self.prefix = None

@@ -15,6 +15,7 @@ from tslrec.llm.packing import PackedExamples
 from tslrec.llm.prompt import Prompt
 from tslrec.llm.prompted import KeysAndValues, PromptedLLM
 from tslrec.llm.readout import PAPER_READOUT, Readout
+from tslrec.llm.trained_layers import Float32Linear
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -63,7 +64,7 @@ class PreferenceLLM(PromptedLLM):
         shared_prefix: bool = True,
     ) -> None:
         super().__init__(adapted, prompt, item_embeddings_ID, shared_prefix=shared_prefix)
-        self.group_head = nn.Linear(self.knowledge_size, num_clusters)
+        self.group_head = Float32Linear(self.knowledge_size, num_clusters)
         # With PyTorch's default initialisation the softmax can start saturated, where the squared error has almost no
         # gradient.
         nn.init.normal_(self.group_head.weight, std=1e-3)

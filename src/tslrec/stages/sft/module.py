@@ -17,9 +17,10 @@ from tslrec.llm.finetuning import LLMFinetuningModule
 from tslrec.llm.packing import PackedExamples
 from tslrec.stages.sft.data import PreferenceBatch
 from tslrec.stages.sft.model import PreferenceLLM
-from tslrec.stages.sft.training_totals import FINAL_SHARE, TrainingTotals
+from tslrec.stages.sft.training_totals import FINAL_SHARE, TrainedStep, TrainingTotals
 from tslrec.system.processes import sum_over_processes
 from tslrec.training.best_weights import HELD_BACK_ERROR, BestWeights
+from tslrec.training.csv_log import log_step
 
 
 class PreferenceSFTModule(LLMFinetuningModule[PreferenceLLM]):
@@ -96,15 +97,14 @@ class PreferenceSFTModule(LLMFinetuningModule[PreferenceLLM]):
         constant_B = self.constant_error(batch)
         step = self.global_step
         if batch.counted:
-            final = step >= self.num_steps * (1 - FINAL_SHARE)
-            for totals in (self.totals.all, self.totals.final)[: 1 + final]:
-                totals.add(logits_BK, batch.targets_BK, errors_B, constant_B)
-            self.totals.tokens += batch.examples.num_tokens
-        loss = float(errors_B.detach().mean())
-        self.log("loss", loss, prog_bar=True, logger=False, batch_size=len(errors_B))
+            self.totals.add(
+                TrainedStep(logits_BK.detach(), batch.targets_BK, errors_B.detach(), constant_B, batch.examples),
+                final=step >= self.num_steps * (1 - FINAL_SHARE),
+            )
+        loss = errors_B.detach().mean()
+        self.log("loss", loss, logger=False, batch_size=len(errors_B))
         # Logged here, because Lightning would log the step only after the checkpoint that follows it.
-        for logger in self.loggers:
-            logger.log_metrics({"loss": loss, "constant_loss": float(constant_B.mean())}, step)
+        log_step(self.loggers, {"loss": loss, "constant_loss": constant_B.mean()}, step)
         return total * scale
 
     def constant_error(self, batch: PreferenceBatch) -> Tensor:
