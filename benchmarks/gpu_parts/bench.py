@@ -185,3 +185,16 @@ class Bench:
         rate = 2 * side**3 / self.seconds(lambda: torch.mm(left, right, out=out), repeats=20, warm_up=5) / 1e12
         kept.write_text(f"{rate!r}\n")
         return rate
+
+
+@contextmanager
+def matmul_precision(precision: str) -> Iterator[None]:
+    """While active, float32 products have the given precision (`torch.set_float32_matmul_precision`)."""
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

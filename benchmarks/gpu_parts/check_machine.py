@@ -5,10 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
-from gpu_parts.bench import Bench
+from gpu_parts.bench import Bench, matmul_precision
 
 PACKAGES: Mapping[str, str] = {
     "hydra": "hydra-core",
@@ -105,19 +104,6 @@ def measure_products(bench: Bench) -> None:
     for name, precision in (("float32", "highest"), ("tf32", "high")):
         with matmul_precision(precision):
             bench.figure(name, bench.product_rate("float32"), "TFLOP/s")
-
-
-@contextmanager
-def matmul_precision(precision: str) -> Iterator[None]:
-    """While active, float32 products have the given precision (`torch.set_float32_matmul_precision`)."""
-    import torch
-
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def measure_copies(bench: Bench) -> None:

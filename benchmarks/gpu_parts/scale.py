@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache, partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from gpu_parts.bench import Bench, NotMeasuredError, Step
+from gpu_parts.bench import Bench, NotMeasuredError, Step, matmul_precision
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,19 +74,6 @@ def say_kernel(bench: Bench) -> None:
 
     fused = bench.on_card and fused_exponentiate() is not None
     bench.say("softmax: Triton kernel" if fused else "softmax: PyTorch's own operations, no Triton kernel")
-
-
-@contextmanager
-def matmul_precision(precision: str) -> Iterator[None]:
-    """Sets how exact products of float32 are."""
-    import torch
-
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def share(bench: Bench, products: int, width: int, seconds: float) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tslrec.training.softmax_on_device import softmax_on_device
 
-CHUNK_BYTES = {"cpu": 4 * 2**20}
+CHUNK_BYTES = 4 * 2**20
 """Bytes of logits held at a time on a CPU: as many as its caches hold, so that passes over them are cheap. What holds
 on other devices is in `softmax_on_device`."""
 SAFE_LOGIT = 60.0
@@ -117,7 +117,7 @@ def largest_norm(vectors_XD: Tensor) -> float:
 
 def chunk_rows(num_candidates: int, user_BD: Tensor) -> int:
     """Users of a chunk: at least D, so that the products compute more than they read of the item table."""
-    return max(user_BD.shape[1], CHUNK_BYTES["cpu"] // (num_candidates * user_BD.element_size()))
+    return max(user_BD.shape[1], CHUNK_BYTES // (num_candidates * user_BD.element_size()))
 
 
 def softmax_loss(user_BD: Tensor, table_ID: Tensor, targets_B: Tensor, weights_B: Tensor | None = None) -> Tensor:
