@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from tslrec.system.exits import run_program
@@ -19,16 +20,21 @@ def main() -> None:
     # Inside, so that one line says what to install where Hydra is missing.
     import hydra
 
-    from tslrec.pipeline.composition import register_schema
+    from tslrec.pipeline.composition import composition_errors, register_schema
+    from tslrec.pipeline.overrides import arranged
 
     register_schema()
-    hydra.main(version_base="1.3", config_path="configs", config_name="train")(run_composed)()
+    written, words = list(sys.argv), arranged(sys.argv[1:])
 
+    def run_composed(composed: DictConfig) -> None:
+        # The run records the command that the person wrote.
+        sys.argv[:] = written
+        # Errors end the program here, because Hydra would print a line of its own before it passes them on.
+        run_program(lambda: train(composed))
 
-def run_composed(composed: DictConfig) -> None:
-    """Runs a composed configuration."""
-    # Errors end the program here, because Hydra would print a line of its own before it passes them on.
-    run_program(lambda: train(composed))
+    sys.argv[1:] = words
+    with composition_errors(words):
+        hydra.main(version_base="1.3", config_path="configs", config_name="train")(run_composed)()
 
 
 def train(composed: DictConfig) -> None:
@@ -38,7 +44,9 @@ def train(composed: DictConfig) -> None:
 
     from tslrec.cli.train import run
 
-    run(composed, HydraConfig.get().overrides.task)
+    hydra = HydraConfig.get()
+    found_in = [word for word in hydra.overrides.hydra if word.startswith("hydra.searchpath=")]
+    run(composed, [*found_in, *hydra.overrides.task], str(hydra.job.config_name))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python benchmarks/scale.py                      10 million interactions, 1 million users, 1 million items
     python benchmarks/scale.py --interactions 200000 --users 20000 --items 20000 --steps 20     a trial
+    python benchmarks/scale.py --format csv --ingestion-only        ingestion of CSV, and nothing else
 
-Generates a market, writes it as Parquet, ingests it with `data=parquet` and runs the backbone stage with a sampled
+Generates a market, writes it as Parquet or CSV, ingests it and runs the backbone stage with a sampled
 softmax for a part of an epoch, one validation and one test. Prints a line per figure, `name value unit`, and writes
 `results/bench/scale.json`. Peaks are of the whole process, imports included.
 
@@ -93,7 +94,7 @@ def phases(figures: Figures) -> lightning.Callback:
 
 
 def market(path: Path, *, num_interactions: int, num_users: int, num_items: int, seed: int) -> None:
-    """Writes a generated market as Parquet (user, item, timestamp), rows in the order of time as a log has them.
+    """Writes a generated market as Parquet or CSV (user, item, timestamp), rows in the order of time as a log has them.
 
     Users have two favourite categories, items a popularity by a power law within theirs, and some items are followed by
     their successor. Every item occurs.
@@ -118,7 +119,11 @@ def market(path: Path, *, num_interactions: int, num_users: int, num_items: int,
     times_N = draw.integers(10**12, size=size)
     times_N = times_N[np.lexsort((times_N, users_N))]
     order = np.argsort(times_N, kind="stable")
-    pl.DataFrame({"user": users_N[order], "item": items_N[order], "timestamp": times_N[order]}).write_parquet(path)
+    table = pl.DataFrame({"user": users_N[order], "item": items_N[order], "timestamp": times_N[order]})
+    if path.suffix == ".csv":
+        table.write_csv(path)
+    else:
+        table.write_parquet(path)
 
 
 def configuration(arguments: argparse.Namespace, path: Path) -> Config:
@@ -132,7 +137,7 @@ def configuration(arguments: argparse.Namespace, path: Path) -> Config:
                 "train",
                 overrides=[
                     "method=base",
-                    "data=parquet",
+                    f"data={arguments.format}",
                     "preset=small",
                     f"model={arguments.model}",
                     f"data.path={path}",
@@ -178,6 +183,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--interactions", type=int, default=10_000_000)
     parser.add_argument("--users", type=int, default=1_000_000)
     parser.add_argument("--items", type=int, default=1_000_000)
+    parser.add_argument("--format", choices=("parquet", "csv"), default="parquet", help="of the file that is ingested")
+    parser.add_argument("--ingestion-only", action="store_true", help="measure nothing after ingestion")
     parser.add_argument("--model", default="sasrec")
     parser.add_argument("--batch-size", type=int, default=4096, help="training targets of a step")
     parser.add_argument("--negatives", type=int, default=4096)
@@ -201,7 +208,7 @@ def main(arguments: Sequence[str]) -> None:
     figures = Figures()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        path = folder / "market.parquet"
+        path = folder / f"market.{parsed.format}"
         market(
             path,
             num_interactions=parsed.interactions,
@@ -219,12 +226,13 @@ def main(arguments: Sequence[str]) -> None:
         figures.add("users", interactions.num_users, "count")
         figures.add("items", interactions.num_items, "count")
         figures.add("interactions", interactions.num_interactions, "count")
-        stage = folder / "backbone"
-        stage.mkdir()
-        train_and_evaluate(config, interactions, stage, figures)
-    seconds = figures.values["scale/training/seconds"]["value"]
-    figures.add("training/steps", parsed.steps, "count")
-    figures.add("training/step", seconds / parsed.steps, "s")
+        if not parsed.ingestion_only:
+            stage = folder / "backbone"
+            stage.mkdir()
+            train_and_evaluate(config, interactions, stage, figures)
+            seconds = figures.values["scale/training/seconds"]["value"]
+            figures.add("training/steps", parsed.steps, "count")
+            figures.add("training/step", seconds / parsed.steps, "s")
     figures.add("peak_memory", figures.largest_gib, "GiB")
     parsed.out.parent.mkdir(parents=True, exist_ok=True)
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(parsed).items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,11 +24,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuses a device that is not there.
+    """Refuses a device that is not there, and lets the programs that tests start hear Ctrl-C.
+
+    A shell starts what it runs in the background with SIGINT ignored, and their children inherit that.
 
     Raises:
         UsageError: in one line; pytest exits with code 4.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("--device") == "cuda":
         import torch
 
@@ -55,6 +60,15 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
         exact_float32()
     return torch.device(name)
+
+
+@pytest.fixture(autouse=True)
+def _own_signal_handlers() -> Iterator[None]:
+    """Each test has the handlers of pytest, whatever program an earlier one ran."""
+    from support.signal_handlers import handlers_put_back
+
+    with handlers_put_back():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -27,13 +27,46 @@ SELECTING_METRIC = "NDCG@10"
 MONITORED = f"validation/{{protocol}}/{SELECTING_METRIC}"
 """Its name in logs, by the ranking protocol of `TrainingConfig.selection`."""
 
+PRECISIONS = (
+    "32-true", "16-mixed", "bf16-mixed", "bf16-true", "16-true", "64-true", "32", "16", "bf16", "64",
+    "transformer-engine", "transformer-engine-float16",
+)  # fmt: skip
+"""Lightning's names of precisions, the short ones included."""
+
 LAST_PLACE = 1000
 """Of a choice that states no place in tables."""
 
 
-def bounded(default: Any, *, least: float | None = None, above: float | None = None, most: float | None = None) -> Any:
-    """A field with a number: at least `least`, more than `above`, at most `most`; null is allowed where it is typed."""
-    return field(default=default, metadata={"least": least, "above": above, "most": most})
+MOST = 2**31 - 1
+"""The largest number of anything that is counted: the largest 32-bit integer."""
+
+LONGEST = 100_000
+"""The largest length of an input, in items."""
+
+
+def bounded(
+    default: Any,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    meaning: str | None = None,
+) -> Any:
+    """A field with a number; null is allowed where it is typed.
+
+    Args:
+        default: the field's default.
+        least: it is at least this.
+        above: it is more than this.
+        most: it is at most this; a whole number with no such bound is at most `MOST`.
+        below: it is less than this.
+        meaning: what the number is, for the message that refuses another one.
+    """
+    if most is None and below is None and above is None and isinstance(least, int) and not isinstance(default, float):
+        most = MOST
+    bounds = {"least": least, "above": above, "most": most, "below": below, "meaning": meaning}
+    return field(default=default, metadata=bounds)
 
 
 def one_of(default: str, choices: Sequence[str]) -> Any:
@@ -124,7 +157,7 @@ class TrainingConfig:
         test_users: the same for the test.
     """
 
-    max_len: int = bounded(50, least=1)
+    max_len: int = bounded(50, least=1, most=LONGEST)
     batch_size: int = bounded(1024, least=1)
     learning_rate: float = bounded(1e-3, above=0)
     weight_decay: float = bounded(0.0, least=0)
@@ -133,7 +166,7 @@ class TrainingConfig:
     patience: int = bounded(10, least=1)
     all_positions: bool = True
     num_negatives: int | None = bounded(None, least=1)
-    negative_exponent: float = bounded(1.0, least=0)
+    negative_exponent: float = bounded(1.0, least=0, most=10)
     selection: str = one_of("masked", ["masked", "unmasked"])
     eval_batch_size: int = bounded(512, least=1)
     validation_users: int | None = bounded(None, least=1)
@@ -164,9 +197,9 @@ class LoraConfig:
         targets: last parts of the names of the adapted linear layers.
     """
 
-    rank: int = bounded(8, least=1)
+    rank: int = bounded(8, least=1, most=65536)
     alpha: int = bounded(16, least=1)
-    dropout: float = bounded(0.0, least=0, most=1)
+    dropout: float = bounded(0.0, least=0, below=1)
     targets: list[str] = field(default_factory=lambda: ["q_proj", "v_proj"])
 
 
@@ -232,7 +265,9 @@ class SFTConfig:
     learning_rate: float = bounded(1e-3, above=0)
     weight_decay: float = bounded(0.0, least=0)
     max_epochs: int = bounded(1, least=1)
-    warmup: float = bounded(0.05, least=0, most=1)
+    warmup: float = bounded(
+        0.05, least=0, most=1, meaning="a share of all optimizer steps, not a number of steps (0.05: 5 % of them)"
+    )
     gradient_clip: float = bounded(1.0, above=0)
     augment_batch_size: int = bounded(256, least=1)
     augment_shard_size: int = bounded(4096, least=1)
@@ -286,8 +321,9 @@ class TrainerConfig:
 
     Attributes:
         name: its name in messages.
-        accelerator: `cpu` or `gpu`.
-        devices: processes per node, one per device; -1: every GPU of the node.
+        accelerator: `cpu`, `gpu` or `cuda`.
+        devices: processes per node, one per device; -1 or `auto`: every GPU of the node; a list: the GPUs with these
+            numbers.
         num_nodes: nodes of the job.
         strategy: of the recommenders: a Lightning name, or a section with a `_target_`.
         precision: of the recommenders, as Lightning names it (`32-true`, `bf16-mixed`, …).
@@ -306,13 +342,13 @@ class TrainerConfig:
     """
 
     name: str = MISSING
-    accelerator: str = "cpu"
+    accelerator: str = one_of("cpu", ("cpu", "gpu", "cuda"))
     devices: Any = 1
     num_nodes: int = bounded(1, least=1)
     strategy: Any = "auto"
-    precision: str = "32-true"
+    precision: str = one_of("32-true", PRECISIONS)
     llm_strategy: Any = "auto"
-    llm_precision: str = "32-true"
+    llm_precision: str = one_of("32-true", PRECISIONS)
     matmul_precision: str = one_of("highest", ("highest", "high", "medium"))
     deterministic: bool = False
     checkpoint_seconds: float = bounded(300.0, least=0)
@@ -377,7 +413,7 @@ class Config:
     fallback_llm: str | None = None
     examples: int = bounded(0, least=0)
     preset: str = MISSING
-    seed: int = bounded(0, least=0)
+    seed: int = bounded(0, least=0, most=2**63 - 1)
     artifacts: str = "artifacts"
     cache: str = MISSING
 

@@ -64,7 +64,7 @@ def test_help_names_every_group_and_common_settings(tmp_path: Path) -> None:
         (["model.hiden_size=3"], ["model.hiden_size", "--cfg job"]),
         (["model=sasrecc"], ["sasrecc", "sasrec", "--help"]),
         (["experiment=tslrec_fmlp_bueaty"], ["tslrec_fmlp_bueaty", "tslrec_fmlp_beauty"]),
-        (["training.max_len=abc"], ["training.max_len", "abc", "Integer"]),
+        (["training.max_len=abc"], ["training.max_len", "abc", "whole number"]),
         (["trainer=gpu"], ["trainer=gpu", "trainer=cpu"]),
         (["trainer.strategy=ddp_spawn"], ["trainer.strategy=ddp_spawn", "set it to ddp"]),
         (["method=ci", "fusion=gate"], ["fusion=gate", "augment"]),

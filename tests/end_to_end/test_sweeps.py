@@ -17,6 +17,7 @@ from support.inventories import sweep_of
 from support.runs import SMALL, train
 from support.waiting import HANG_SECONDS, wait_until
 from tslrec.cli.main import main
+from tslrec.pipeline.overrides import quoted
 from tslrec.pipeline.sweeps.record import CellState, Sweep, lock_of
 from tslrec.system.files import write_json
 
@@ -43,6 +44,63 @@ def test_a_failed_run_stops_no_other_run_and_a_rerun_computes_only_what_is_unfin
     assert "1 of 2 runs are done already" in again.stdout
     assert "base · backbone" not in again.stdout
     assert made_in(tmp_path / "artifacts" / "masked") == before
+
+
+CLICKS = "user,item,timestamp\n" + "".join(f"u{u},i{(u + t) % 7},{t}\n" for u in range(9) for t in range(6))
+
+
+@pytest.mark.parametrize(
+    "name", ["o'brien's \"disk\"", "a b, [c] {d}=e;f", "${HOME} $x (1)", "Käufe – 買い物", "back\\slash"], ids=range(5)
+)
+def test_a_sweep_runs_in_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    (folder / name).mkdir(parents=True)
+    (folder / name / "clicks.csv").write_text(CLICKS)
+    # In a value `${` begins an interpolation, and \\${ is a text.
+    place = quoted(str(folder / name / "clicks.csv").replace("${", "\\${"))
+    artifacts = quoted(str(folder / name / "results").replace("${", "\\${"))
+    words = ["method=statistics", "data=csv", f"data.path={place}", f"artifacts={artifacts}"]
+    run = train(*words, "-m", "seed=0,1", folder=folder)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("csv: 9 users, 7 items, 54 interactions") == 2
+    (sweep,) = (folder / name / "results" / "sweeps").iterdir()
+    assert [cell.state for cell in Sweep.read(sweep).status()] == [CellState.DONE, CellState.DONE]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--config-dir", "my configs"],
+        ["--config-dir=my configs"],
+        ["hydra.searchpath=[file://my configs]"],
+        ["hydra.searchpath=['my configs']"],
+        ["launcher=joblib", "--config-dir", "my configs"],
+        ["--config-dir", "my configs", "--config-name", "own"],
+    ],
+    ids=range(6),
+)
+def test_the_runs_of_a_sweep_find_the_configurations_that_the_sweep_found(tmp_path: Path, given: list[str]) -> None:
+    own = tmp_path / "my configs"
+    (own / "experiment").mkdir(parents=True)
+    (own / "experiment" / "mine.yaml").write_text("# @package _global_\nfallback_llm: tiny\n")
+    (own / "own.yaml").write_text("defaults: [train, _self_]\nexamples: 7\n")
+    run = train("experiment=mine", "method=statistics", *given, "-m", "seed=0,1", folder=tmp_path)
+    assert run.returncode == 0, run.stderr
+    options = sweep_of(tmp_path).options
+    assert any(str(own) in word for word in options)
+    assert ("own" in options) == ("own" in given)
+
+
+def test_a_sweep_over_data_has_a_row_for_each(tmp_path: Path) -> None:
+    (tmp_path / "one.csv").write_text(CLICKS)
+    (tmp_path / "two.csv").write_text(CLICKS + "".join(f"w{u},i{t},{t}\n" for u in range(5) for t in range(7)))
+    words = ["method=base", "data=csv", "model.hidden_size=8", "training.max_epochs=1", "data.path=one.csv,two.csv"]
+    run = train(*words, "-m", folder=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert [line for line in run.stdout.splitlines() if line[:3] in ("a  ", "b  ")] == [
+        "a  data.path=one.csv",
+        "b  data.path=two.csv",
+    ]
 
 
 def made_in(artifacts: Path) -> dict[Path, float]:
@@ -101,6 +159,42 @@ def test_a_run_stops_in_good_order_when_its_sweep_is_killed(tmp_path: Path) -> N
     wait_until(lambda: sweep_of(tmp_path).status()[0].state is not CellState.RUNNING, "the run ends")
     (cell,) = sweep_of(tmp_path).status()
     assert (cell.state, cell.note) == (CellState.STOPPED, "by SIGTERM")
+
+
+@pytest.mark.parametrize("launcher", ["local", "joblib"])
+def test_ctrl_c_stops_the_runs_of_a_sweep_once_each_and_says_which(tmp_path: Path, launcher: str) -> None:
+    command = [sys.executable, str(CHECKOUT / "train.py"), "-m", *SMALL, *FOREVER, f"launcher={launcher}", "seed=3,4,5"]
+    command += ["method=base", "training.batch_size=16"]
+    environment = {**os.environ, "TSLREC_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        at_once = 1 if launcher == "local" else 2
+        logged = "artifacts/backbone/*.partial/log/metrics.csv"
+        wait_until(lambda: len(list(tmp_path.glob(logged))) == at_once, "the trainings log an epoch", process)
+        # As a terminal does: each process of the group gets it.
+        os.killpg(process.pid, signal.SIGINT)
+        output, errors = process.communicate(timeout=HANG_SECONDS)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 128 + signal.SIGINT
+    assert "Traceback" not in output + errors
+    which = "seed=3" if launcher == "local" else "seed=3, seed=4"
+    assert errors.splitlines()[-1] == (
+        f"sweep: stopped by SIGINT in {which}; 0 of 3 runs are done, the same command goes on with the others"
+    )
+    cells = sweep_of(tmp_path).status()
+    assert [cell.note for cell in cells] == ["by SIGINT"] * at_once + [""] * (3 - at_once)
+    # A second signal would have ended them at once, without one.
+    assert len(list(tmp_path.glob("artifacts/backbone/*.checkpoints/step-*"))) == at_once
 
 
 def recorded(root: Path, *cells: list[str]) -> Sweep:

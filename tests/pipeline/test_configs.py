@@ -175,7 +175,7 @@ def test_a_misspelt_key_does_not_compose(override: str) -> None:
         (["training.selection=best"], r"training\.selection=best: must be one of masked, unmasked"),
         (["preferences.num_clusters=0"], r"preferences\.num_clusters=0: must be 1 or more"),
         (["training.num_negatives=0"], r"training\.num_negatives=0: must be 1 or more"),
-        (["training.negative_exponent=-1"], r"training\.negative_exponent=-1.*0 or more"),
+        (["training.negative_exponent=-1"], r"training\.negative_exponent=-1.*from 0 to 10"),
         (["training.steps_per_epoch=0"], r"training\.steps_per_epoch=0: must be 1 or more"),
         (["training.validation_users=0"], r"training\.validation_users=0: must be 1 or more"),
         (["training.test_users=-3"], r"training\.test_users=-3: must be 1 or more"),

@@ -106,6 +106,93 @@ def test_no_section_of_the_configuration_is_forgotten() -> None:
     assert sections - {name for names in READ_BY_STAGE.values() for name in names} == UNREAD
 
 
+def read_from(seed: int, path: str, sha256: str | None, **data: Any) -> dict[str, Any]:
+    found = result(seed, 0.1 + seed / 10)
+    found["config"]["data"] = {"name": "csv", "path": path, **data}
+    return found if sha256 is None else {**found, "content": sha256}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_runs_on_different_data_never_share_a_row(seed: int) -> None:
+    rows = summarise([read_from(0, "a.csv", "aa"), read_from(seed, "b.csv", "bb")])
+    assert [(row.differs, row.seeds) for row in rows] == [("data.path=a.csv", (0,)), ("data.path=b.csv", (seed,))]
+    rows = summarise([read_from(0, "a.csv", "aa" * 32), read_from(seed, "a.csv", "bb" * 32)])
+    assert [row.differs for row in rows] == [f"data.path=a.csv (sha256 {each * 4})" for each in ("aa", "bb")]
+
+
+def test_the_same_content_under_two_names_is_the_same_data() -> None:
+    (row,) = summarise([read_from(0, "a.csv", "aa"), read_from(1, "elsewhere/a.csv", "aa", titles="t.csv", place=3)])
+    assert (row.differs, row.seeds) == ("", (0, 1))
+
+
+def test_pinned_data_are_the_same_whether_or_not_the_run_recorded_their_content() -> None:
+    pinned = [read_from(0, "a.csv", None, download={"url": "u", "sha256": "aa"}),
+              read_from(1, "b.csv", "aa", download={"url": "u", "sha256": "aa"})]  # fmt: skip
+    assert [row.seeds for row in summarise(pinned)] == [(0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("section", "one", "other", "keys"),
+    [
+        ("data", {"min_item_interactions": 0}, {"min_item_interactions": 5}, "data.min_item_interactions"),
+        ("data", {"min_user_interactions": 2}, {"min_user_interactions": 5}, "data.min_user_interactions"),
+        ("data", {"reader": {"k": 1}}, {"reader": {"k": 2}}, "data.reader.k"),
+        ("data", {"reader": {"_target_": "a.read"}}, {"reader": {"_target_": "a.other"}}, "data.reader._target_"),
+        ("trainer", {"precision": "32-true"}, {"precision": "bf16-true"}, "trainer.precision"),
+        ("model", {"_target_": "a.SASRec"}, {"_target_": "b.Other"}, "model._target_"),
+    ],
+)
+def test_whatever_changes_a_result_makes_a_row(section: str, one: Any, other: Any, keys: str) -> None:
+    both = [result(seed, 0.1) for seed in (0, 1)]
+    for run, change in zip(both, (one, other), strict=True):
+        run["config"][section] = {**run["config"].get(section, {}), **change}
+    rows = summarise(both)
+    assert [row.seeds for row in rows] == [(0,), (1,)]
+    assert all(row.differs.startswith(f"{keys}=") for row in rows)
+
+
+@pytest.mark.parametrize("method", ["base", "tslrec"])
+def test_the_precision_of_the_language_model_counts_where_a_stage_runs_one(method: str) -> None:
+    both = [result(seed, 0.1, method=method) for seed in (0, 1)]
+    both[1]["config"]["trainer"] = {"llm_precision": "bf16-true"}
+    assert len(summarise(both)) == (2 if method == "tslrec" else 1)
+
+
+@pytest.mark.parametrize(
+    ("fact", "value", "name"),
+    [
+        ("processes", 2, "processes=2"),
+        ("version", 8, "version of backbone=8"),
+        ("weights", {"name": "x"}, "llm.weights.name=x"),
+    ],
+)
+def test_facts_that_no_setting_tells_make_a_row(fact: str, value: Any, name: str) -> None:
+    both = [{**result(seed, 0.1), "stages": {"backbone": {"version": 7, "processes": 1}}} for seed in (0, 1)]
+    both[1]["stages"]["backbone"][fact] = value
+    assert [row.differs for row in summarise(both)][1] == name
+
+
+def test_what_a_result_did_not_record_is_read_from_its_artifacts(record: Callable[..., Path]) -> None:
+    old = read_from(0, "a.csv", None)
+    old["stages"] = {"backbone": {"folder": "moved/away/backbone/csv-sasrec-0123456789ab"}}
+    root = record(old)
+    facts = {"key": "k", "files": {}, "metrics": {}}
+    for folder, manifest in (
+        ("backbone/csv-sasrec-0123456789ab", {"version": 7, "processes": 2, "inputs": {"data": "d" * 64}}),
+        (f"data/csv-{'d' * 12}", {"config": {"sha256": "aa"}}),
+    ):
+        (root / folder).mkdir(parents=True)
+        write_json(root / folder / "manifest.json", {**facts, **manifest})
+    (found,) = read_results(root)
+    assert found["content"] == "aa"
+    assert (found["stages"]["backbone"]["version"], found["stages"]["backbone"]["processes"]) == (7, 2)
+
+
+def test_runs_that_continue_runs_of_other_settings_are_rows_of_their_own() -> None:
+    both = [{**result(seed, 0.1), "continues": f"digest{seed}"} for seed in (0, 1)]
+    assert [row.differs for row in summarise(both)] == [f"continue_from.settings=digest{each}" for each in (0, 1)]
+
+
 def test_continued_runs_are_a_row_of_their_own() -> None:
     continued = [result(seed, 0.2) for seed in (0, 1)]
     for each in continued:
@@ -119,7 +206,7 @@ def test_what_is_absent_has_its_default() -> None:
     old, new = (result(seed, 0.1, method="tslrec") for seed in (0, 1))
     del old["config"]["knowledge"]
     new["config"]["knowledge"] = {"layer": "last", "position": "response"}
-    new["config"]["model"] = {**new["config"]["model"], "num_layers": 2, "_target_": "moved.since"}
+    new["config"]["model"] = {**new["config"]["model"], "num_layers": 2, "_target_": "moved.since.SASRec"}
     assert [row.differs for row in summarise([old, new])] == [""]
     new["config"]["model"]["num_layers"] = 3
     assert [row.differs for row in summarise([old, new])] == ["model.num_layers=2", "model.num_layers=3"]

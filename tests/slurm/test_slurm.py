@@ -136,7 +136,7 @@ def test_a_failed_run_stops_no_other_run_and_its_job_is_failed(tmp_path: Path, s
     assert code == 2
     lines = errors.strip().splitlines()
     assert len(lines) == 2
-    assert lines[0].startswith("failed   preferences.num_clusters=1000: preferences: ")
+    assert lines[0].startswith("failed   preferences.num_clusters=1000: preferences.num_clusters=1000: ")
     assert [cell.state for cell in sweep_of(tmp_path).status()] == [CellState.FAILED, CellState.DONE]
     asked = subprocess.run(
         ["scontrol", "show", "job", f"{array_of(tmp_path)}_0"], capture_output=True, text=True, check=True

@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 
 from support.checkout import CHECKOUT
 from support.runs import SMALL
+from support.signal_handlers import handlers_put_back
 from tslrec.cli.train import run
 from tslrec.pipeline.composition import register_schema
 from tslrec.system.files import describe
@@ -52,6 +53,7 @@ def train_here(*overrides: str, folder: Path) -> Ended:
         initialize_config_dir(str(CHECKOUT / "configs"), version_base="1.3"),
         # The run writes the name of its job into the environment.
         patch.dict(os.environ),
+        handlers_put_back(),
         redirect_stdout(out),
         redirect_stderr(err),
     ):

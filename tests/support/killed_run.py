@@ -4,7 +4,7 @@ Every result and every checkpoint is published by one function, `system.manifest
 beside the finished files and gives the folder its final name. The process sends itself SIGKILL when it publishes a
 folder whose path ends like PATTERN and, if the folder is a checkpoint, whose step is STEP or later: with MOMENT `after`
 as soon as the folder has its final name, with MOMENT `before` when all files but the manifest are written. So a test
-decides where a run is killed, and no clock does.
+decides where a run is killed, and no clock does. The environment variable `SIGNAL` names another signal.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from typing import Any
 from support.checkout import CHECKOUT
 from tslrec.system import manifests
 
+SIGNAL = "TSLREC_TEST_SIGNAL"
+"""Environment variable: the number of the signal that the process sends itself; without it SIGKILL."""
 CHECKPOINT = "step-"
 """The beginning of a checkpoint's folder name, which its step follows."""
 
@@ -34,15 +36,15 @@ def is_meant(folder: Path, pattern: str, step: int) -> bool:
 
 def main(pattern: str, step: int, moment: str, overrides: list[str]) -> None:
     """Runs `train.py` in this process with a `publish` that kills it."""
-    publish = manifests.publish
+    publish, number = manifests.publish, int(os.environ.get(SIGNAL, signal.SIGKILL))
 
     def publish_or_kill(aside: Path, final: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
         meant = is_meant(final, pattern, step)
         if meant and moment == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
         manifest = publish(aside, final, facts)
         if meant:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
         return manifest
 
     # The modules that publish are imported later than this, and take the function by its name.

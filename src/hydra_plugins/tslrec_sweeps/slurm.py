@@ -19,6 +19,7 @@ from hydra_plugins.hydra_submitit_launcher import submitit_launcher
 from tslrec.pipeline.sweeps.cell import CELL, REQUEUES, SWEEPER
 from tslrec.pipeline.sweeps.record import Cell, CellState, Sweep
 from tslrec.system.errors import UserError
+from tslrec.system.interruptions import Interruption
 
 POLL_SECONDS = 2.0
 """First pause between two calls of `squeue`; pauses grow by a tenth each time."""
@@ -98,7 +99,7 @@ class CellSlurmLauncher(submitit_launcher.SlurmLauncher):
         print(f"SLURM job {array}: {len(jobs)} runs; their output is in {folder.parent}", flush=True)
         try:
             wait_for(Queue(array, sweep.folder), Progress(sweep).tell)
-        except KeyboardInterrupt:
+        except (Interruption, KeyboardInterrupt):
             raise UserError(
                 f"no longer waiting; SLURM job {array} keeps running: `tslrec report {sweep.folder}` shows its "
                 f"progress, `scancel {array}` ends it"

@@ -38,8 +38,8 @@ def run(arguments: argparse.Namespace) -> None:
         refuse_no_place(arguments.json)
     from rich.console import Console
 
-    from tslrec.data.audit import audit
-    from tslrec.data.ingest import count_duplicates, encode, filter_and_number, read_raw
+    from tslrec.data.audit import RowFacts, audit
+    from tslrec.data.ingest import count_duplicates, encode, filter_and_number, read_raw, without_duplicates
     from tslrec.data.statistics import fraction
     from tslrec.pipeline.check import check_data
     from tslrec.pipeline.composition import compose_overrides
@@ -50,11 +50,14 @@ def run(arguments: argparse.Namespace) -> None:
     # Ingestion refuses duplicates. Here they are counted, since their number helps to repair the file.
     raw, where = read_raw(config.data, Path(config.cache))
     duplicates = fraction(count_duplicates(raw.rows), len(raw.rows)) if raw.has_timestamps else None
+    raw = without_duplicates(raw)
     interactions = filter_and_number(encode(raw), config.data, where)
-    facts = audit(interactions, config.training.max_len, duplicates)
+    read = len(raw.rows)
+    rows = RowFacts(read, raw.reading, fraction(read - interactions.num_interactions, read))
+    facts = audit(interactions, config.training.max_len, duplicates, rows)
     if arguments.json is not None:
         write(arguments.json, config.data.name, where, facts)
-    print_audit(config.data.title, facts, Console())
+    print_audit(config.data.title, facts, Console(), duplicates=raw.duplicates)
 
 
 def refuse_no_place(path: Path) -> None:

@@ -17,8 +17,8 @@ from typing import NoReturn
 from tslrec import cli
 from tslrec.system.errors import UserError
 
-NOT_VERBS = frozenset({"main", "train"})
-"""Modules of `tslrec.cli` that are not verbs: this one, and the one that `train.py` runs."""
+NOT_VERBS = frozenset({"__main__", "main", "train"})
+"""Modules of `tslrec.cli` that are not verbs: this one and its other name, and the one that `train.py` runs."""
 
 
 def verb_names() -> list[str]:

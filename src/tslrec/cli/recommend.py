@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tslrec.system.errors import StoppedError, UserError
+from tslrec.system.interruptions import Interruption
 
 if TYPE_CHECKING:
     from tslrec.serving.recommender import Recommender
@@ -83,7 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     Raises:
         UserError: if an argument or a file is wrong, or the disk is full.
-        StoppedError: after Ctrl-C.
+        StoppedError: after a signal, such as Ctrl-C.
     """
     from tslrec.system import processes
 
@@ -97,9 +98,12 @@ def run(arguments: argparse.Namespace) -> None:
     if may_begin(arguments.out, first=first):
         try:
             write(arguments, first=first)
-        except KeyboardInterrupt as error:
+        except (Interruption, KeyboardInterrupt) as stop:
+            if not first:
+                raise
             message = f"{arguments.out}: stopped; the same command resumes with the finished shards"
-            raise StoppedError(message, signal.SIGINT) from error
+            number = stop.signal if isinstance(stop, Interruption) else signal.SIGINT
+            raise StoppedError(message, number) from stop
 
 
 def may_begin(out: Path, *, first: bool) -> bool:
@@ -123,6 +127,7 @@ def show(arguments: argparse.Namespace) -> None:
     """Prints what is recommended to the first users."""
     from rich.console import Console
 
+    from tslrec.reports.whole_tables import print_table
     from tslrec.serving.streaming.stream import recommend_range
     from tslrec.serving.tables import table_of
 
@@ -130,7 +135,7 @@ def show(arguments: argparse.Namespace) -> None:
     frame, totals = recommend_range(recommender, source, request, slice(0, min(SHOWN, source.num_users)))
     if recommender.catalogue.has_titles:
         frame = recommender.titles(frame)
-    Console().print(table_of(frame, "user", "item", "score", without_value="popular"))
+    print_table(table_of(frame, "user", "item", "score", without_value="popular"), Console())
     report(totals, request)
     if (more := source.num_users - totals.users) > 0:
         log.info(f"{count(more, 'more user')}; --out FILE writes all")

@@ -57,9 +57,10 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.out is None:
         from rich.console import Console
 
+        from tslrec.reports.whole_tables import print_table
         from tslrec.serving.tables import table_of
 
-        Console().print(table_of(frame, "item", "similar", "cosine"))
+        print_table(table_of(frame, "item", "similar", "cosine"), Console())
     else:
         write(frame, arguments.out)
         log.info(f"{arguments.out}: {len(frame):,} rows")

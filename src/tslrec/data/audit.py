@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tslrec.data.audit_times import TimeFacts, time_facts
+from tslrec.data.formats.base import Reading
 from tslrec.data.interactions import PADDING, TEST, VALIDATION, Interactions
 from tslrec.data.statistics import Fraction, fraction, table1_row
 from tslrec.data.windows import Prefixes, all_prefixes
@@ -120,6 +121,7 @@ class Audit:
         truncation: what `max_len` cuts off.
         popularity: share of the most popular items.
         times: ties and leakage by timestamps; None without timestamps.
+        rows: what became of the source's rows; None if the caller does not know.
     """
 
     table1: dict[str, float]
@@ -130,15 +132,34 @@ class Audit:
     truncation: TruncationFacts
     popularity: PopularityFacts
     times: TimeFacts | None
+    rows: RowFacts | None = None
 
 
-def audit(interactions: Interactions, max_len: int, duplicates: Fraction | None = None) -> Audit:
+@dataclass(frozen=True)
+class RowFacts:
+    """What became of the lines and rows of the source.
+
+    Attributes:
+        read: interactions before the k-core filter, duplicates included unless they were dropped.
+        reading: what the reader dropped, what it noticed, and what the timestamps say.
+        filtered: interactions that the k-core filter dropped, of those that were read.
+    """
+
+    read: int
+    reading: Reading
+    filtered: Fraction
+
+
+def audit(
+    interactions: Interactions, max_len: int, duplicates: Fraction | None = None, rows: RowFacts | None = None
+) -> Audit:
     """Computes all facts.
 
     Args:
         interactions: the data set; at least one of its users is evaluated.
         max_len: length of a backbone's input, in items.
         duplicates: see `Audit`; counted by the caller on the raw rows, which `interactions` no longer has.
+        rows: see `Audit`; likewise.
     """
     train_N = interactions.is_training_N
     prefixes = all_prefixes(interactions, max_len)
@@ -155,6 +176,7 @@ def audit(interactions: Interactions, max_len: int, duplicates: Fraction | None 
         truncation=truncation_facts(interactions, prefixes, max_len),
         popularity=popularity_facts(interactions),
         times=time_facts(interactions, train_N),
+        rows=rows,
     )
 
 

@@ -13,8 +13,9 @@ from filelock import FileLock
 
 from tslrec.config import DataConfig
 from tslrec.data.formats.base import require_file
+from tslrec.data.formats.parts import files_of
 from tslrec.system.errors import UserError
-from tslrec.system.hashing import file_sha256
+from tslrec.system.hashing import digest_files, file_sha256
 
 TIMEOUT_SECONDS = 10
 """How long the download waits for an answer of the server."""
@@ -35,7 +36,8 @@ def locate(data: DataConfig, cache: Path) -> Path:
     expected = data.download.sha256
     if data.path is not None:
         path = Path(data.path).expanduser()
-        require_file(path)
+        if not path.is_dir():
+            require_file(path)
         if expected is not None:
             check_sha256(
                 path, expected, f"give the right file, or set data.download.sha256=null to use it as {data.name}"
@@ -104,8 +106,15 @@ def download(url: str, path: Path, expected: str | None) -> None:
         aside.unlink(missing_ok=True)
 
 
+def raw_sha256(path: Path) -> str:
+    """Hex sha256 of a raw file; of a folder, that of its files' names and contents, whatever its own name."""
+    if not path.is_dir():
+        return file_sha256(path)
+    return digest_files(path, [file.relative_to(path).as_posix() for file in files_of(path)])
+
+
 def check_sha256(path: Path, expected: str, remedy: str) -> None:
     """Raises a `UserError` that ends with `remedy` if a file's sha256 is not the expected one."""
-    found = file_sha256(path)
+    found = raw_sha256(path)
     if found != expected:
         raise UserError(f"{path}: has sha256 {found}, not the pinned {expected}; {remedy}")

@@ -6,10 +6,11 @@ Shapes: N rows of the file.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -19,8 +20,11 @@ from numpy.typing import NDArray
 from tslrec.config import DataConfig
 from tslrec.data.download import locate
 from tslrec.data.formats.base import RawInteractions
+from tslrec.data.formats.wording import brief
 from tslrec.data.interactions import MIN_EVALUATED_LENGTH, IdMap, Interactions
 from tslrec.system.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 def ingest(data: DataConfig, cache: Path) -> Interactions:
@@ -36,12 +40,36 @@ def ingest(data: DataConfig, cache: Path) -> Interactions:
     Raises:
         UserError: if the file or the configuration is invalid, or leave-one-out could evaluate no user.
     """
+    return ingest_counted(data, cache)[0]
+
+
+def ingest_counted(data: DataConfig, cache: Path) -> tuple[Interactions, dict[str, Any]]:
+    """As `ingest`, and counts the rows.
+
+    Returns:
+        The data set; and `rows` (interactions before the k-core filter), `dropped` (rows and lines that are not among
+        them, by the reason), `filtered` (rows that the k-core filter drops) and `notes`.
+
+    Raises:
+        UserError: as `ingest`.
+    """
     raw, where = read_raw(data, cache)
-    if raw.has_timestamps:
-        refuse_duplicates(raw.rows, where)
+    if raw.duplicates != "refuse":
+        raw = without_duplicates(raw)
+    for warning in raw.reading.warnings:
+        logger.warning("%s: %s", where, warning)
+    rows, reading = len(raw.rows), raw.reading
     encoded = encode(raw)
+    if raw.duplicates == "refuse" and has_duplicates(encoded):
+        refuse_duplicates(raw, where)
     del raw  # With millions of rows, the raw ids' text takes most of the memory.
-    return filter_and_number(encoded, data, where)
+    interactions = filter_and_number(encoded, data, where)
+    return interactions, {
+        "rows": rows,
+        "dropped": dict(reading.dropped),
+        "filtered": rows - interactions.num_interactions,
+        "notes": [*reading.notes, *reading.warnings],
+    }
 
 
 def read_raw(data: DataConfig, cache: Path) -> tuple[RawInteractions, str]:
@@ -68,11 +96,25 @@ def count_duplicates(rows: pl.DataFrame) -> int:
     return len(rows) - rows.select("user", "item", "timestamp").n_unique()
 
 
-def refuse_duplicates(rows: pl.DataFrame, where: str) -> None:
-    """Raises a `UserError` if two rows have the same user, item and timestamp, which is an error in the data.
+def without_duplicates(raw: RawInteractions) -> RawInteractions:
+    """Keeps the first or the last of the rows with the same user, item and timestamp, as the reader's setting says.
 
-    The same user and item at another time is a repeated interaction and is kept.
+    The same user and item at another time is a repeated interaction and is kept; so is everything where there are no
+    timestamps, and where duplicates are to be refused.
     """
+    if not raw.has_timestamps or raw.duplicates == "refuse":
+        return raw
+    rows = raw.rows.unique(["user", "item", "timestamp"], keep=raw.duplicates, maintain_order=True)
+    count = len(raw.rows) - len(rows)
+    if not count:
+        return raw
+    dropped = {**raw.reading.dropped, f"duplicates (the {raw.duplicates} one is kept)": count}
+    return replace(raw, rows=rows, reading=replace(raw.reading, dropped=dropped))
+
+
+def refuse_duplicates(raw: RawInteractions, where: str) -> None:
+    """Raises a `UserError` if two rows have the same user, item and timestamp, which is an error in the data."""
+    rows = raw.rows
     same = rows.filter(pl.struct("user", "item", "timestamp").is_duplicated())
     if len(same):
         first = same.row(0, named=True)
@@ -80,10 +122,12 @@ def refuse_duplicates(rows: pl.DataFrame, where: str) -> None:
             (pl.col("user") == first["user"])
             & (pl.col("item") == first["item"])
             & (pl.col("timestamp") == first["timestamp"])
-        )["line"]
+        )
+        before = f"in line {lines['line'][0]}" if not raw.parts else f"in {raw.place('', lines.row(0, named=True))[1:]}"
         raise UserError(
-            f"{where}, line {lines[1]}: user {first['user']}, item {first['item']} at time {first['timestamp']} is "
-            f"in line {lines[0]} already; remove one of them"
+            f"{raw.place(where, lines.row(1, named=True))}: user {brief(first['user'], 24)}, item "
+            f"{brief(first['item'], 24)} at time {first['timestamp']} is {before} already; {count_duplicates(rows):,} "
+            "rows repeat an earlier one: data.reader.duplicates=first keeps the first"
         )
 
 
@@ -122,6 +166,21 @@ def codes_of(raw_ids: pl.Series) -> tuple[NDArray[np.int32], pl.Series]:
     """The code of each row's id, and the distinct ids in the order of their first row; a code is an index into them."""
     distinct = raw_ids.unique(maintain_order=True)
     return raw_ids.replace_strict(distinct, pl.Series(range(len(distinct)), dtype=pl.Int32)).to_numpy(), distinct
+
+
+def has_duplicates(encoded: EncodedRows) -> bool:
+    """Whether two rows have the same user, item and timestamp; without timestamps that cannot be told."""
+    if encoded.timestamps_N is None:
+        return False
+    pairs_N = encoded.users_N.astype(np.int64) * len(encoded.raw_items) + encoded.items_N
+    ordered_N = np.sort(pairs_N)
+    repeated = ordered_N[1:][ordered_N[1:] == ordered_N[:-1]]
+    if not len(repeated):
+        return False
+    # Only pairs that occur again can have the same time twice; in most data sets these are few.
+    among_N = np.isin(pairs_N, repeated)
+    rows = pl.DataFrame({"pair": pairs_N[among_N], "timestamp": encoded.timestamps_N[among_N]})
+    return not bool(rows.is_unique().all())
 
 
 def filter_and_number(encoded: EncodedRows, data: DataConfig, where: str) -> Interactions:

@@ -49,9 +49,9 @@ def load(folder: Path, name: str) -> Interactions:
         UserError: if a file is missing, or the files do not fit together.
     """
     try:
-        rows = pl.read_parquet(folder / INTERACTIONS)
-        users = pl.read_parquet(folder / USERS)
-        items = pl.read_parquet(folder / ITEMS)
+        rows = pl.read_parquet(folder / INTERACTIONS, glob=False)
+        users = pl.read_parquet(folder / USERS, glob=False)
+        items = pl.read_parquet(folder / ITEMS, glob=False)
         columns = set(items.columns)
         counts = np.bincount(rows["user"].to_numpy(), minlength=len(users))
         return Interactions(

@@ -84,7 +84,7 @@ class KnowledgeStore:
         again = f"delete {folder} to compute it again"
         try:
             value = json.loads((folder / STORE).read_text(encoding="utf-8"))
-            index = pl.read_parquet(folder / INDEX)
+            index = pl.read_parquet(folder / INDEX, glob=False)
             origin, scaling = Origin.from_json(value["origin"]), Scaling.from_json(value["scaling"])
             store = cls(folder, origin, scaling, tuple(Shard(**each) for each in value["shards"]), index)
             sizes = [len(FileTable(folder / shard_file(i), KNOWLEDGE)) for i in range(len(store.shards))]

@@ -12,9 +12,11 @@ import torch
 
 from tslrec.config import LLMConfig
 from tslrec.llm import hub
+from tslrec.llm.architecture import quietly
 from tslrec.llm.gguf import converted_copy
 from tslrec.llm.gradient_checkpointing import checkpoint_layers
 from tslrec.llm.model_files import fingerprint
+from tslrec.llm.weight_names import refuse_incomplete
 from tslrec.llm.weights_source import ResolvedSource, resolve_locally
 from tslrec.system.errors import UserError
 from tslrec.system.warning_filters import install_warning_filters, without_loading_bars
@@ -38,7 +40,7 @@ def load(
             leaves them in `dtype`.
 
     Raises:
-        UserError: if the model needs code of its own to be executed.
+        UserError: if the model needs code of its own to be executed, or the weights are not those of the model.
     """
     install_warning_filters()
     from transformers import AutoConfig, AutoModel
@@ -60,16 +62,19 @@ def load(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return AutoModel.from_config(sizes, dtype=torch_dtype, attn_implementation="sdpa"), tokenizer
-    with refusing_foreign_code(folder):
-        base = AutoModel.from_pretrained(
+    # What transformers would report of the names is compared below.
+    with refusing_foreign_code(folder), quietly():
+        base, found = AutoModel.from_pretrained(
             folder,
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
             dtype=torch_dtype,
             attn_implementation="sdpa",
+            output_loading_info=True,
             **({} if weight_bits is None else quantised(weight_bits, torch_dtype)),
         )
+    refuse_incomplete(folder, base, found)
     return base, tokenizer
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
+
+from tslrec.system.errors import UserError
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 """A tokenizer needs at least one of these."""
@@ -28,8 +31,33 @@ def missing_part(folder: Path) -> str | None:
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return None if (folder / "model.safetensors").is_file() else "model.safetensors"
-    shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    return next((shard for shard in shards if not shard_is_there(folder, shard)), None)
+    return next((shard for shard in sorted(set(weight_map(index).values())) if not shard_is_there(folder, shard)), None)
+
+
+def weight_map(index: Path) -> dict[str, str]:
+    """The shard of each weight, as an index names it.
+
+    Raises:
+        UserError: if the index names none.
+    """
+    try:
+        named = json.loads(index.read_text())["weight_map"]
+        return {str(name): str(shard) for name, shard in named.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise UserError(f"{index}: names no shards ({type(error).__name__}); copy it anew from the model") from error
+
+
+def missing_from_shards(folder: Path, names: Mapping[str, Collection[str]]) -> list[str]:
+    """The weights that the index of a model folder names and its shards lack; none where there is no index.
+
+    Args:
+        folder: the model folder.
+        names: the names in each file of weights.
+    """
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return []
+    return sorted(name for name, shard in weight_map(index).items() if name not in names.get(shard, ()))
 
 
 def shard_is_there(folder: Path, shard: str) -> bool:

@@ -19,6 +19,9 @@ SIZES = {
 }
 """The sizes that `llm.random` may set, with their defaults. It may also set `seed`, which draws the weights (0)."""
 
+MOST_LAYERS, MOST_SIZE = 1000, 2**20
+"""The largest number of layers, and the largest of all other sizes."""
+
 NUM_BYTES = 256
 """Size of the vocabulary: one token per byte."""
 
@@ -37,6 +40,10 @@ def complete_sizes(sizes: Mapping[str, int]) -> dict[str, int]:
     if unknown:
         raise UserError(f"llm.random: unknown {', '.join(unknown)}; it may set {', '.join(known)}")
     complete = {**known, **sizes}
+    for name, size in complete.items():
+        most = MOST_LAYERS if name == "num_hidden_layers" else MOST_SIZE
+        if name != "seed" and not 1 <= size <= most:
+            raise UserError(f"llm.random.{name}={str(size)[:40]}: must be from 1 to {most}")
     heads, groups = complete["num_attention_heads"], complete["num_key_value_heads"]
     if complete["hidden_size"] % (2 * heads) or heads % groups:
         raise UserError(

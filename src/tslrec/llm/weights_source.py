@@ -16,7 +16,7 @@ from typing import Any
 from tslrec.config import LLMConfig
 from tslrec.llm import hub
 from tslrec.llm.gguf import SOURCE_FILE, is_gguf
-from tslrec.llm.model_files import fingerprint, missing_part
+from tslrec.llm.model_files import fingerprint, missing_from_shards, missing_part
 from tslrec.system.errors import UserError
 from tslrec.system.safetensors_io import shapes
 
@@ -120,8 +120,13 @@ def _path(name: str, path: Path, converted_copies: Path) -> ResolvedSource:
         raise UserError(
             f"llm {name}: {path} has no {missing}; give a folder as save_pretrained writes it, in safetensors"
         )
-    for weights in sorted(path.glob("*.safetensors")):
-        shapes(weights)  # Refuses a file that is not safetensors now, not after the backbone's training.
+    # Refuses a file that is not safetensors now, not after the backbone's training.
+    names = {weights.name: shapes(weights)[0] for weights in sorted(path.glob("*.safetensors"))}
+    if lacking := missing_from_shards(path, names):
+        raise UserError(
+            f"llm {name}: the shards of {path} lack {lacking[0]} and {len(lacking) - 1} more weights that their index "
+            "names; copy them anew"
+        )
     files = sorted([*path.glob("*.safetensors"), *path.glob("*.json"), *path.glob("tokenizer.model")])
     state = hashlib.sha256("".join(f"{file.name} {fingerprint(file)}\n" for file in files).encode())
     identity = {"kind": "folder", "name": path.name, "fingerprint": state.hexdigest()}

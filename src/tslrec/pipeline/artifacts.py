@@ -14,7 +14,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,12 +116,20 @@ class ArtifactStore:
         root: the folder.
         job: the job's name, the same in all of its processes.
         first: whether this process is rank 0, which decides and writes for its job.
+        need: is given the keys of results before they are used or made (`tslrec.pipeline.unfinished`).
     """
 
-    def __init__(self, root: Path, job: str = "single", first: bool = True) -> None:
+    def __init__(
+        self,
+        root: Path,
+        job: str = "single",
+        first: bool = True,
+        need: Callable[[Iterable[str]], None] = lambda keys: None,
+    ) -> None:
         self.root = root
         self.job = job
         self.first = first
+        self.need = need
 
     def folder(self, recipe: Recipe) -> Path:
         """Where the result of a recipe is, or will be."""
@@ -184,6 +192,7 @@ class ArtifactStore:
         try:
             if not self.first:
                 return self.wait_for_result(recipe, lock, partial, compute if together else None)
+            self.need([recipe.key, *recipe.inputs.values()])
             folder.parent.mkdir(parents=True, exist_ok=True)
             with lock:
                 found = self.find(recipe)

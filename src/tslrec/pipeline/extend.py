@@ -8,6 +8,7 @@ from typing import Any
 from tslrec.config import Config
 from tslrec.knowledge.origin import Origin
 from tslrec.pipeline.artifacts import Artifact, ArtifactStore, Recipe
+from tslrec.pipeline.unfinished import WorkRecord
 from tslrec.stages.extending import extend_store
 from tslrec.stages.extension import STAGE, Catalogue, EarlierStore, Extension
 from tslrec.system import processes
@@ -53,7 +54,9 @@ def extend(folder: Path, items: Path, item_embeddings: Path, config: Config) -> 
         )
         return {} if extended is None else dict(extended.facts)
 
-    return store.produce(recipe, compute, meter.facts, together=True)
+    with WorkRecord(earlier.root, job, first, {"extended": recipe.key}) as work:
+        store.need = work.need
+        return store.produce(recipe, compute, meter.facts, together=True)
 
 
 def extended_recipe(earlier: EarlierStore, origin: Origin) -> Recipe:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tslrec.knowledge.shard_files import count_shards
+from tslrec.pipeline.unfinished import UNFINISHED, UnfinishedRun
 from tslrec.stages.registry import code_version
 from tslrec.system.errors import UserError
 from tslrec.system.files import list_files
@@ -22,7 +23,7 @@ BEING_MADE = re.compile(rf"(?P<name>.+-[0-9a-f]{{{KEY_LENGTH}}})\..+{re.escape(P
 """Name of a result's `.partial` folder: the result's name, then that of the job that makes it."""
 
 RUNS = "runs"
-NOT_STAGES = (RUNS, "sweeps", "wandb", "tensorboard")
+NOT_STAGES = (RUNS, UNFINISHED, "sweeps", "wandb", "tensorboard")
 """Folders of an artifacts folder that are not those of stages."""
 
 
@@ -65,6 +66,23 @@ class Entry:
     key: str | None = None
     inputs: tuple[str, ...] = ()
     extended: bool = False
+
+    @property
+    def short_key(self) -> str:
+        """The beginning of its key, as its folder's name shows it."""
+        return self.name[-KEY_LENGTH:]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its folder is complete, even if another version of the code made it."""
+        return self.key is not None
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether it is unfinished and something of it is kept: a checkpoint, or shards."""
+        return self.state is State.STOPPED and any(
+            folder.name.endswith(CHECKPOINTS) and list_files(folder) != [] for folder in self.folders
+        )
 
 
 def inventory(root: Path, *, check_files: bool = False) -> list[Entry]:
@@ -147,11 +165,17 @@ def progress_note(checkpoints: Path) -> str:
     return f"a checkpoint of step {int(steps[-1].name.removeprefix('step-')):,}" if steps else "no checkpoint"
 
 
-def referenced_keys(root: Path, entries: list[Entry]) -> set[str]:
-    """The keys of all artifacts that are needed: by a recorded run, by an extended store, or as an input of these."""
+def referenced_keys(root: Path, entries: list[Entry], needed: Iterable[str] = ()) -> set[str]:
+    """The keys of all artifacts that are needed: by a recorded run, by an extended store, or as an input of these.
+
+    Args:
+        root: the artifacts folder.
+        entries: its inventory.
+        needed: further keys, of unfinished runs.
+    """
     made_from: Mapping[str, tuple[str, ...]] = {each.key: each.inputs for each in entries if each.key is not None}
     extended = [each.key for each in entries if each.key is not None and each.extended]
-    to_visit, found = [*keys_of_runs(root), *extended], set[str]()
+    to_visit, found = [*keys_of_runs(root), *extended, *needed], set[str]()
     while to_visit:
         key = to_visit.pop()
         if key not in found:
@@ -174,21 +198,34 @@ def keys_of_runs(root: Path) -> Iterator[str]:
             raise UserError(f"{path}: not the result of a run ({error}); delete its folder") from error
 
 
-def left_over(root: Path, entries: list[Entry]) -> list[Entry]:
-    """The results that no recorded run needs, directly or through its inputs, and that no process works on now.
+def left_over(root: Path, entries: list[Entry], unfinished: Sequence[UnfinishedRun] = ()) -> list[Entry]:
+    """The results that nothing needs: no recorded run, no unfinished run, no result that is made now or can be resumed.
 
-    An unfinished or damaged result is never needed. An extended store always is: no run names it, but a person asked
-    for it by a command of its own.
+    What a needed result was made from is needed too. An extended store always is: no run names it, but a person asked
+    for it by a command of its own. A damaged result never is. If a process works on a result and no record says what
+    for (another version of this program started it), all finished results are taken for needed.
 
     Args:
         root: the artifacts folder.
         entries: its inventory.
+        unfinished: the runs that are at work or shall be resumed (`tslrec.pipeline.unfinished`).
 
     Raises:
         UserError: if a recorded run cannot be read.
     """
-    kept = referenced_keys(root, entries)
-    return [each for each in entries if each.state is not State.RUNNING and (each.key is None or each.key not in kept)]
+    needed = {key for run in unfinished for key in run.keys}
+    kept = referenced_keys(root, entries, needed)
+    short = {key[:KEY_LENGTH] for key in needed}
+    unknown = any(each.state is State.RUNNING and each.short_key not in short for each in entries)
+    left = []
+    for each in entries:
+        if each.is_finished:
+            is_kept = unknown or each.key in kept
+        else:
+            is_kept = each.state is State.RUNNING or (each.state is State.STOPPED and each.short_key in short)
+        if not is_kept:
+            left.append(each)
+    return left
 
 
 def remove(entry: Entry) -> bool:

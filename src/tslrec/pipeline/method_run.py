@@ -14,7 +14,8 @@ from tslrec.pipeline.recipes import config_for, run_key, stage_recipe, stage_see
 from tslrec.pipeline.results import MethodResult
 from tslrec.pipeline.trackers.base import RunIdentity, Tracker, open_tracker
 from tslrec.stages.registry import Stage, runs_llm, stages_of
-from tslrec.system import processes
+from tslrec.system import interruptions, processes
+from tslrec.system.errors import StoppedError
 from tslrec.system.meter import Meter
 from tslrec.training.checkpoints import Checkpoints
 
@@ -60,6 +61,7 @@ class MethodRun:
         """
         self.artifacts["data"] = self.data
         recipes = self.recipes()
+        self.store.need([recipe.key for recipe in recipes.values()])
         with self.tracker(run_key(recipe.key for recipe in recipes.values())) as tracker:
             for stage in stages_of(self.config):
                 self.artifacts[stage.name] = self.run_stage(stage, recipes[stage.name], tracker)
@@ -137,17 +139,26 @@ class MethodRun:
         config = config_for(stage, self.config, self.source)
         meter = Meter()
         checkpoints = Checkpoints(self.store.checkpoints(recipe))
-        artifact = self.store.produce(
-            recipe,
-            lambda folder: self.compute(stage, config, folder, tracker, checkpoints, meter),
-            lambda: {
-                **meter.facts(),
-                "processes": processes.number_of_processes() if stage.together else 1,
-                "trainer": trainer_facts(stage, config),
-                **self.base_model_facts(stage),
-            },
-            together=stage.together,
-        )
+        try:
+            artifact = self.store.produce(
+                recipe,
+                lambda folder: self.compute(stage, config, folder, tracker, checkpoints, meter),
+                lambda: {
+                    **meter.facts(),
+                    "processes": processes.number_of_processes() if stage.together else 1,
+                    "trainer": trainer_facts(stage, config),
+                    **self.base_model_facts(stage),
+                },
+                together=stage.together,
+            )
+        except interruptions.Interruption as stop:
+            if not self.store.first:
+                raise
+            name = interruptions.name_of(stop.signal)
+            raise StoppedError(
+                f"{self.config.method.name} {stage.name}: stopped by {name}; the same command {checkpoints.future}",
+                stop.signal,
+            ) from None
         how = "reused" if artifact.reused else f"computed in {artifact.manifest['wall_seconds']:.1f} s"
         log.info(f"{self.config.method.name} · {stage.name}: {how}, {artifact.folder}")
         return artifact

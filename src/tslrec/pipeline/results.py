@@ -18,6 +18,7 @@ from tslrec.pipeline.recipes import run_key
 from tslrec.stages.registry import find_stage
 from tslrec.system.errors import UserError
 from tslrec.system.files import write_json
+from tslrec.system.manifests import KEY_LENGTH, read_manifest
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class MethodResult:
         stages: the result of each stage, in order, by stage.
         config: the resolved configuration, as plain dicts.
         earlier: the results of the run that it continues, by stage; None of a run that started anew.
+        content: hex sha256 of the raw data; None of generated data.
+        continues: a short hash of what tells the run that it continues from others
+            (`tslrec.pipeline.identity.continued_identity`).
     """
 
     method: str
@@ -47,6 +51,8 @@ class MethodResult:
     stages: Mapping[str, Artifact]
     config: Mapping[str, Any]
     earlier: Mapping[str, Artifact] | None = None
+    content: str | None = None
+    continues: str | None = None
 
     @property
     def metrics(self) -> Mapping[str, Any]:
@@ -68,6 +74,8 @@ class MethodResult:
             "preset": self.preset,
             "seed": self.seed,
             "llm": self.llm,
+            "content": self.content,
+            "continues": self.continues,
             "metrics": dict(self.metrics),
             "stages": {
                 name: {
@@ -76,11 +84,19 @@ class MethodResult:
                     "wall_seconds": artifact.manifest["wall_seconds"],
                     "peak_memory_gib": artifact.manifest["peak_memory_gib"],
                     "metrics": dict(artifact.metrics),
+                    **facts_of(artifact.manifest),
                 }
                 for name, artifact in self.stages.items()
             },
             "config": dict(self.config),
         }
+
+
+def facts_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stage's manifest says of its result that the run's configuration does not: see `pipeline.identity`."""
+    kept = {name: manifest[name] for name in ("version", "processes") if name in manifest}
+    weights = manifest.get("config", {}).get("weights")
+    return kept if weights is None else {**kept, "weights": weights}
 
 
 Names = tuple[str, str, str, str]
@@ -105,8 +121,11 @@ A recorded result with this value has the same settings as one without the key.
 """
 
 
-NO_DIFFERENCE = frozenset({"_target_", "title", "place"})
+NO_DIFFERENCE = frozenset({"title", "place"})
 """Last parts of keys on which no result depends."""
+
+DATA_SETTINGS = ("reader", "min_user_interactions", "min_item_interactions")
+"""Of the section `data`: what determines the data set, beside the content of its raw file."""
 
 
 def read_results(root: Path, *, none_is_an_error: bool = True) -> Iterator[Mapping[str, Any]]:
@@ -136,9 +155,35 @@ def read_result(path: Path) -> list[Mapping[str, Any]]:
         results: list[Mapping[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["results"]
         for result in results:
             names_of(result), setting(result), result["metrics"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not the result of a run ({error!r}); delete its folder") from error
-    return results
+    return [result if "content" in result else with_facts(result, path.absolute().parents[2]) for result in results]
+
+
+def with_facts(result: Mapping[str, Any], root: Path) -> Mapping[str, Any]:
+    """A result that was recorded without the facts of `facts_of`, with those that its artifacts still tell.
+
+    Args:
+        result: an entry of a `result.json`.
+        root: the artifacts folder of the run.
+    """
+    stages, found = {}, dict(result)
+    for name, stage in result.get("stages", {}).items():
+        manifest = manifest_of(root / name / Path(str(stage["folder"])).name)
+        stages[name] = {**stage, **facts_of(manifest)}
+        if (key := manifest.get("inputs", {}).get("data")) is not None:
+            for folder in (root / "data").glob(f"*-{key[:KEY_LENGTH]}"):
+                if "config" in (data := manifest_of(folder)):
+                    found["content"] = data["config"].get("sha256")
+    return {**found, "stages": stages} if stages else result
+
+
+def manifest_of(folder: Path) -> Mapping[str, Any]:
+    """The manifest of a result; an empty one if it is gone or damaged, which `tslrec status` tells of."""
+    try:
+        return read_manifest(folder)
+    except UserError:
+        return {}
 
 
 def names_of(result: Mapping[str, Any]) -> Names:
@@ -150,20 +195,62 @@ def names_of(result: Mapping[str, Any]) -> Names:
 def setting(result: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that the stages of a run read, by their whole key: `training.batch_size` and the like.
 
-    A setting that was added after the run has its default. A run that continues another one names it.
+    Among them are those that determine the data set, but for the content of its file (`tslrec.pipeline.identity`), and
+    the precision of the stages. Of a `_target_` only the last part counts, so that code may move. A setting that was
+    added after the run has its default. A run that continues another one names it.
     """
     config = result["config"]
     stages = config["method"]["stages"] if "method" in config else choice("method", result["method"])["stages"]
     read = dict.fromkeys(name for stage in stages for name in sections_read(stage, config))
     sections = {name: with_defaults(name, config.get(name, section_defaults(name))) for name in read}
+    sections["data"] = data_settings(config)
+    sections["trainer"] = precisions(stages, config)
     found = {
-        key: value
+        key: class_name(value) if key.endswith("._target_") else value
         for key, value in flatten(sections)
         if key.split(".")[-1] not in NO_DIFFERENCE and not (key in REMOVED_SETTINGS and value == REMOVED_SETTINGS[key])
     }
     if config.get("continue_from") is not None:
         found["continue_from"] = run_without_seed(Path(config["continue_from"]).name)
     return found
+
+
+def data_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a recorded configuration that determine the data set: its reader and its filters."""
+    recorded = config.get("data", {})
+    data = {**(section_defaults("data") or {}), **recorded}
+    found = {name: data[name] for name in DATA_SETTINGS}
+    if not isinstance(found["reader"], Mapping):
+        return {name: value for name, value in found.items() if name != "reader"}
+    listed = choice("data", str(recorded.get("name"))).get("reader", {})
+    if class_name(listed.get("_target_")) == class_name(found["reader"].get("_target_")):
+        found["reader"] = filled(found["reader"], listed)
+    return found
+
+
+def precisions(stages: Sequence[str], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The precisions in which the stages of a recorded configuration compute, by their keys in `trainer`.
+
+    Args:
+        stages: the names of the method's stages.
+        config: the recorded configuration.
+    """
+    trainer = {**(section_defaults("trainer") or {}), **config.get("trainer", {})}
+    declared = [stage for name in stages if (stage := find_stage(name)) is not None]
+    found = {}
+    if any("training" in stage.sections for stage in declared):
+        found["precision"] = trainer["precision"]
+    if any(stage.runs_llm for stage in declared):
+        found["llm_precision"] = trainer["llm_precision"]
+    # Of products in float32: it counts on GPUs alone.
+    if trainer["accelerator"] in ("gpu", "cuda") and trainer.get("matmul_precision", "highest") != "highest":
+        found["matmul_precision"] = trainer["matmul_precision"]
+    return found
+
+
+def class_name(target: Any) -> str:
+    """The last part of a `_target_`: code may move, but another class or function gives other results."""
+    return str(target).rpartition(".")[2]
 
 
 def run_without_seed(name: str) -> str:

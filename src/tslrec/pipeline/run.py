@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tslrec.config import Config
 from tslrec.pipeline.artifacts import Artifact, ArtifactStore
-from tslrec.pipeline.check import check, check_catalogue
+from tslrec.pipeline.check import check
+from tslrec.pipeline.check_catalogue import check_interactions
 from tslrec.pipeline.composition import Composer
 from tslrec.pipeline.method_run import MethodRun
 from tslrec.pipeline.recipes import data_recipe
 from tslrec.pipeline.results import MethodResult
 from tslrec.stages.registry import runs_llm, stages_of
 from tslrec.system.errors import UserError
-from tslrec.system.hashing import file_sha256
 from tslrec.system.meter import Meter
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def run_methods(config: Config, composer: Composer, store: ArtifactStore) -> lis
         llm = resolve_llm(config, planned)
     sources = [source_config(each, composer) for each in planned]
     for each in (*planned, *sources):
-        check(each)
+        check(each, llm)
     continued = [continuation(*each, llm) for each in zip(planned, sources, strict=True)]
 
     data, interactions = ingest_data(config, store)
@@ -62,15 +63,27 @@ def run_methods(config: Config, composer: Composer, store: ArtifactStore) -> lis
     log.info(format_row(config.data.title, table1_row(interactions)))
     for each in (*planned, *sources):
         if each.method.stages:
-            check_catalogue(each, interactions.num_items)
+            check_interactions(each, interactions)
     for each, earlier in zip(planned, continued, strict=True):
         if earlier is not None:
             earlier.check_items(each, interactions)
     results = []
     for each, source, earlier in zip(planned, sources, continued, strict=True):
         if each.method.stages:
-            results.append(MethodRun(each, source, store, data, interactions, llm, earlier).run())
+            result = MethodRun(each, source, store, data, interactions, llm, earlier).run()
+            results.append(
+                replace(result, content=data.manifest["config"]["sha256"], continues=continued_settings(each))
+            )
     return results
+
+
+def continued_settings(config: Config) -> str | None:
+    """What tells the run that a method continues from others of its name; None of a method that starts anew."""
+    if config.continue_from is None:
+        return None
+    from tslrec.pipeline.identity import continued_identity
+
+    return continued_identity(config.continue_from, config.method.name)
 
 
 def continuation(config: Config, source: Config, llm: ResolvedSource | None) -> Continuation | None:
@@ -147,18 +160,18 @@ def ingest_data(config: Config, store: ArtifactStore) -> tuple[Artifact, Interac
         UserError: if the raw file is missing, has another sha256 than it must, or cannot be read.
     """
     from tslrec.data import parquet
-    from tslrec.data.download import locate
-    from tslrec.data.ingest import ingest
+    from tslrec.data.download import locate, raw_sha256
+    from tslrec.data.ingest import ingest_counted
 
     generated = config.data.path is None and config.data.download.url is None
     path = None if generated else locate(config.data, Path(config.cache))
-    recipe = data_recipe(config, None if path is None else file_sha256(path))
+    recipe = data_recipe(config, None if path is None else raw_sha256(path))
     meter = Meter()
 
     def compute(folder: Path) -> dict[str, Any]:
-        interactions = ingest(config.data, Path(config.cache))
+        interactions, rows = ingest_counted(config.data, Path(config.cache))
         parquet.save(interactions, folder)
-        return {"users": interactions.num_users, "items": interactions.num_items}
+        return {"users": interactions.num_users, "items": interactions.num_items, "reading": rows}
 
     artifact = store.produce(recipe, compute, meter.facts)
     return artifact, parquet.load(artifact.folder, config.data.name)

@@ -7,23 +7,37 @@ from collections.abc import Iterable, Iterator, Sequence
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
-from tslrec.data.audit import Audit, EvaluationFacts, Lengths, PopularityFacts, TrainingFacts, TruncationFacts
+from tslrec.data.audit import Audit, EvaluationFacts, Lengths, PopularityFacts, RowFacts, TrainingFacts, TruncationFacts
 from tslrec.data.audit_times import TimeFacts
+from tslrec.data.formats.base import Duplicates
+from tslrec.data.formats.times import TimeSpan
 from tslrec.data.interactions import MIN_EVALUATED_LENGTH
 from tslrec.data.statistics import Fraction, format_row
+from tslrec.reports.whole_tables import print_table
 
 Line = tuple[Fraction | int | float, str]
 """A number and its meaning: a `Fraction` is a count with its share, an int a count alone, a float a share alone."""
 
 
-def print_audit(title: str, facts: Audit, console: Console) -> None:
-    """Prints all topics; lines wrap on a narrow console."""
+def print_audit(title: str, facts: Audit, console: Console, *, duplicates: Duplicates = "refuse") -> None:
+    """Prints all topics; lines wrap on a narrow console.
+
+    Args:
+        title: the data set's title.
+        facts: the audit.
+        console: where to print.
+        duplicates: what happens to duplicates (see `RawInteractions`).
+    """
     console.print(format_row(title, facts.table1), style="bold", highlight=False, markup=False)
     console.print(Padding(history_line(facts.lengths), (0, 0, 0, 2)), highlight=False)
-    for heading, lines in topics(facts):
+    if facts.rows is not None:
+        for line in row_lines(facts.rows):
+            console.print(Padding(Text(line), (0, 0, 0, 2)), highlight=False)
+    for heading, lines in topics(facts, duplicates):
         console.print(f"\n{heading}", style="bold", highlight=False, markup=False)
-        console.print(table_of(lines))
+        print_table(table_of(lines), console)
     if facts.times is None:
         console.print(
             "\nNo timestamps: file order is time order; ties, duplicates and future leakage cannot be told.",
@@ -31,7 +45,7 @@ def print_audit(title: str, facts: Audit, console: Console) -> None:
         )
 
 
-def topics(facts: Audit) -> Iterator[tuple[str, Iterable[Line]]]:
+def topics(facts: Audit, duplicates: Duplicates) -> Iterator[tuple[str, Iterable[Line]]]:
     """The heading and the lines of each topic."""
     evaluated = facts.evaluation.unreachable_test.of
     yield f"Evaluation: leave-one-out, {evaluated:,} users", evaluation_lines(facts.evaluation)
@@ -39,7 +53,10 @@ def topics(facts: Audit) -> Iterator[tuple[str, Iterable[Line]]]:
     yield f"Truncation: training.max_len={facts.truncation.max_len}", truncation_lines(facts.truncation)
     yield "Popularity", popularity_lines(facts.popularity)
     if facts.times is not None:
-        yield "Timestamps", time_lines(facts.times, facts.duplicates)
+        heading = "Timestamps"
+        if facts.rows is not None and facts.rows.reading.times is not None:
+            heading = f"Timestamps: {span_words(facts.rows.reading.times)}"
+        yield heading, time_lines(facts.times, facts.duplicates, duplicates)
 
 
 def table_of(lines: Iterable[Line]) -> Table:
@@ -64,6 +81,26 @@ def history_line(lengths: Lengths) -> str:
     return (
         f"Histories: {lengths.shortest:,} to {lengths.longest:,} interactions, quartiles {lengths.first_quartile:g}, "
         f"{lengths.median:g}, {lengths.third_quartile:g}, mean {lengths.mean:.1f}"
+    )
+
+
+def row_lines(rows: RowFacts) -> Iterator[str]:
+    """What became of the source's lines and rows; and what the reader noticed."""
+    dropped = [f"{count:,} {reason}" for reason, count in rows.reading.dropped.items() if count]
+    if rows.filtered.count:
+        dropped.append(f"{rows.filtered.count:,} by the k-core filter")
+    yield f"Rows: {rows.read:,} read; dropped: {', '.join(dropped) or 'none'}"
+    yield from rows.reading.notes
+    yield from rows.reading.warnings
+
+
+def span_words(times: TimeSpan) -> str:
+    """From when to when the timestamps are, and in which unit that reads them."""
+    if not times.units:
+        return f"{times.first} to {times.last}"
+    unit, *others = times.units
+    return f"{times.first} to {times.last}, read as {unit}" + (
+        f", but some are {' and '.join(others)}" if others else ""
     )
 
 
@@ -109,11 +146,11 @@ def popularity_lines(facts: PopularityFacts) -> Sequence[Line]:
     ]
 
 
-def time_lines(facts: TimeFacts, duplicates: Fraction | None) -> Iterator[Line]:
+def time_lines(facts: TimeFacts, duplicates: Fraction | None, kept: Duplicates) -> Iterator[Line]:
     """Duplicates, ties, and leakage from the future."""
     if duplicates is not None:
-        refused = ": train.py refuses them" if duplicates.count else ""
-        yield duplicates, f"rows have the user, item and time of an earlier row{refused}"
+        done = ": train.py refuses them" if kept == "refuse" else f": the {kept} one is kept"
+        yield duplicates, f"rows have the user, item and time of an earlier row{done if duplicates.count else ''}"
     yield facts.tied, "interactions have a neighbour's time: file order decides"
     yield facts.tied_test, "users' test item is tied with validation: file order decides the split"
     yield facts.tied_validation, "users' validation item is tied with training"

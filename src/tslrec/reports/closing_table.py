@@ -12,6 +12,7 @@ from tslrec.evaluation.protocols import METRICS, PROTOCOLS
 from tslrec.pipeline.artifacts import Artifact
 from tslrec.pipeline.results import MethodResult, method_title
 from tslrec.reports.update import print_update
+from tslrec.reports.whole_tables import print_table
 
 NOT_MEASURED = "–"
 
@@ -33,7 +34,7 @@ def print_closing_table(results: Sequence[MethodResult], folder: Path, console: 
     console.print()
     metrics = shown_metrics(results)
     for begin in range(0, len(metrics), MOST_METRICS):
-        console.print(ranking_table(results, metrics[begin : begin + MOST_METRICS]))
+        print_table(ranking_table(results, metrics[begin : begin + MOST_METRICS]), console)
     for result in results:
         if "test/list_length" in result.metrics:
             length, title = int(result.metrics["test/list_length"]), method_title(result.method, result.config)
@@ -44,7 +45,7 @@ def print_closing_table(results: Sequence[MethodResult], folder: Path, console: 
         console.print(line, highlight=False)
     if last.llm is not None:
         console.print(f"Language model: {last.llm}", highlight=False)
-    console.print(cost_table(results))
+    print_table(cost_table(results), console)
     print_update(results, console)
     console.print(f"Result: {folder / 'result.json'}", highlight=False, soft_wrap=True)
 

@@ -9,6 +9,7 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
+from tslrec.reports.whole_tables import print_table
 from tslrec.serving.loading import load
 from tslrec.serving.recommender import Recommender
 from tslrec.serving.run_folder import open_run
@@ -40,7 +41,7 @@ def print_examples(folder: Path, count: int, console: Console) -> None:
         wanted = [*recommender.catalogue.raw_ids.gather(had), *listed]
         names = named(recommender, wanted)
         table.add_row(str(user), "\n".join(names[: len(had)]), "\n".join(names[len(had) :]))
-    console.print(table)
+    print_table(table, console)
     console.print(f"More: tslrec recommend {folder} --all-users --out recommendations.parquet", soft_wrap=True)
 
 

@@ -9,6 +9,8 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from tslrec.pipeline.inventory import Entry, State
+from tslrec.pipeline.unfinished import UnfinishedRun
+from tslrec.reports.whole_tables import print_table
 
 STYLES = {State.DONE: "green", State.RUNNING: "cyan", State.STOPPED: "yellow", State.STALE: "dim", State.DAMAGED: "red"}
 
@@ -26,6 +28,27 @@ def print_inventory(entries: Sequence[Entry], console: Console) -> None:
     table.add_column("note", overflow="fold")
     for each in entries:
         table.add_row(each.stage, f"[{STYLES[each.state]}]{each.state}", decimal(each.size), each.name, each.note)
-    console.print(table)
+    print_table(table, console)
     counts = ", ".join(f"{count} {state}" for state in State if (count := sum(e.state is state for e in entries)))
     console.print(f"{counts}; {decimal(sum(each.size for each in entries))}", highlight=False)
+
+
+def print_unfinished(runs: Sequence[UnfinishedRun], made: Sequence[Entry], console: Console) -> None:
+    """Prints which runs are at work, which were interrupted, and that what they build on is kept.
+
+    Args:
+        runs: those at work and those that can be resumed.
+        made: the results that are made now.
+        console: on which it is printed.
+    """
+    for run in runs:
+        when = run.began[:16].replace("T", " ")
+        what = "a run is at work" if run.running else "an interrupted run can be resumed"
+        line = f"{what}, begun {when} UTC ({run.place}): {run.command}; what it builds on is kept"
+        if not run.running:
+            line += ", --interrupted gives it up"
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+    if made and not any(run.running for run in runs):
+        names = ", ".join(each.name for each in made)
+        line = f"a run is at work ({names}) and does not say on what: every finished result is kept"
+        console.print(line, highlight=False, soft_wrap=True, markup=False)

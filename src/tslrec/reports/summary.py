@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from tslrec.pipeline.choices import choice_place
-from tslrec.pipeline.results import Names, method_title, names_of, setting
+from tslrec.pipeline.identity import CONTENT, identity, path_of
+from tslrec.pipeline.results import Names, method_title, names_of
+
+CONTENT_DIGITS = 8
+"""Hex digits of a file's sha256 that a table shows."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Row:
         preset: the preset's name.
         method: the method's name.
         title: the method's name for people.
-        differs: the settings that tell this row from others with the same names, as `KEY=VALUE …`.
+        differs: what tells this row from others with the same names, as `KEY=VALUE …`.
         seeds: the seeds of the runs, rising.
         metrics: the metrics of each run, in the order of the seeds.
     """
@@ -54,33 +58,58 @@ class Row:
         return statistics.stdev(self.values(metric)) if len(self.seeds) > 1 else None
 
 
+@dataclass
+class Group:
+    """Runs of one method that differ in nothing but their seed.
+
+    Attributes:
+        told_apart_by: what tells them from others (`tslrec.pipeline.identity`).
+        path: the raw file of one of them.
+        runs: the metrics of each run, by its seed.
+    """
+
+    told_apart_by: Mapping[str, Any]
+    path: str | None
+    runs: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+
+
 def summarise(results: Iterable[Mapping[str, Any]]) -> list[Row]:
-    """Rows by data set, backbone, preset and method.
+    """Rows by data set, backbone, preset and method; runs that differ in more than their seed never share a row.
 
     Args:
-        results: entries of runs' `result.json`; of two with the same setting and seed the later one counts.
+        results: entries of runs' `result.json`; of two that differ in nothing, the seed included, the later one counts.
     """
-    groups: dict[Names, dict[str, dict[int, Mapping[str, Any]]]] = {}
+    groups: dict[Names, dict[str, Group]] = {}
     titles: dict[str, str] = {}
     for result in results:
         titles[result["method"]] = method_title(result["method"], result["config"])
-        seeds = groups.setdefault(names_of(result), {}).setdefault(json.dumps(setting(result)), {})
-        seeds[int(result["seed"])] = result["metrics"]
+        told_apart_by = identity(result)
+        text = json.dumps(told_apart_by, sort_keys=True)
+        group = groups.setdefault(names_of(result), {}).setdefault(text, Group(told_apart_by, path_of(result)))
+        group.runs[int(result["seed"])] = result["metrics"]
     rows = []
-    for names, settings in sorted(groups.items(), key=lambda item: (item[0][:3], choice_place("method", item[0][3]))):
-        flat = {text: json.loads(text) for text in settings}
-        for text, seeds in settings.items():
-            ordered = sorted(seeds)
-            metrics = tuple(seeds[seed] for seed in ordered)
+    for names, members in sorted(groups.items(), key=lambda item: (item[0][:3], choice_place("method", item[0][3]))):
+        for group in members.values():
+            ordered = sorted(group.runs)
+            metrics = tuple(group.runs[seed] for seed in ordered)
             data, model, preset, method = names
-            differs = differences(flat[text], flat.values())
+            differs = differences(group, list(members.values()))
             rows.append(Row(data, model, preset, method, titles[method], differs, tuple(ordered), metrics))
     return rows
 
 
-def differences(own: Mapping[str, Any], all_of_them: Iterable[Mapping[str, Any]]) -> str:
-    """`KEY=VALUE` for each key in which the settings are not all the same, with the values of `own`."""
-    others = list(all_of_them)
+def differences(own: Group, groups: Sequence[Group]) -> str:
+    """`KEY=VALUE` for each key in which groups are not all the same, with the values of `own`.
+
+    A raw file is named by its path, and by its content where groups read other content under the same path.
+    """
+    others = [group.told_apart_by for group in groups]
     keys = dict.fromkeys(key for each in others for key in each)
-    differing = [key for key in keys if any(each.get(key) != own.get(key) for each in others)]
-    return " ".join(f"{key}={own.get(key)}" for key in differing)
+    differing = [key for key in keys if any(each.get(key) != own.told_apart_by.get(key) for each in others)]
+    texts = [f"{key}={own.told_apart_by.get(key)}" for key in differing if key != CONTENT]
+    if CONTENT in differing:
+        content = own.told_apart_by[CONTENT]
+        same_path = {each.told_apart_by[CONTENT] for each in groups if each.path == own.path}
+        shown = f" (sha256 {str(content)[:CONTENT_DIGITS]})" if len(same_path) > 1 else ""
+        texts.insert(0, f"data.path={own.path}{shown}")
+    return " ".join(texts)

@@ -14,6 +14,7 @@ from tslrec.config import MONITORED
 from tslrec.evaluation.protocols import METRICS, PROTOCOLS
 from tslrec.reports.closing_table import NOT_MEASURED
 from tslrec.reports.summary import Row
+from tslrec.reports.whole_tables import print_table
 
 Part = Literal["test", "validation"]
 
@@ -31,7 +32,7 @@ def print_summary(rows: Sequence[Row], console: Console, *, part: Part = "test")
         console.print(f"{part.capitalize()}, history {title}", style="bold", highlight=False)
         for (data, model, preset), block in groupby(rows, key=lambda row: row.names[:3]):
             console.print(f"\n{data} · {model} · {preset}", highlight=False)
-            console.print(table_of(list(block), protocol, part, marks))
+            print_table(table_of(list(block), protocol, part, marks), console)
         console.print()
     for differs, mark in marks.items():
         console.print(f"{mark}  {differs}", highlight=False, soft_wrap=True)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from tslrec.evaluation.protocols import PROTOCOLS
 from tslrec.pipeline.results import MethodResult, method_title
+from tslrec.reports.whole_tables import print_table
 
 METRIC = "NDCG@10"
 NOT_MEASURED = "–"
@@ -29,7 +30,7 @@ def print_update(results: Sequence[MethodResult], console: Console) -> None:
     last = continued[-1]
     for line in growth(Path(last.config["continue_from"]).name, last.metrics):
         console.print(line, highlight=False)
-    console.print(update_table(continued))
+    print_table(update_table(continued), console)
     console.print(
         "Earlier: the earlier weights on the test of today's data, before they were trained on. Warm and cold: "
         "users by whether their target has a training interaction.",

@@ -86,7 +86,7 @@ def read_catalogue(folder: Path) -> Catalogue:
         UserError: if it cannot be read.
     """
     try:
-        items = pl.read_parquet(folder / ITEMS).select("raw_id", "title", "count")
+        items = pl.read_parquet(folder / ITEMS, glob=False).select("raw_id", "title", "count")
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError(f"{folder / ITEMS}: not readable ({str(error).splitlines()[0]}); export again") from error
     return Catalogue(items)

@@ -120,7 +120,7 @@ def read_histories(path: Path) -> pl.DataFrame:
         UserError: if there is no such file, or it is not Parquet.
     """
     try:
-        return pl.read_parquet(path)
+        return pl.read_parquet(path, glob=False)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError(f"{path}: is not readable Parquet ({str(error).splitlines()[0]}); write it again") from error
 

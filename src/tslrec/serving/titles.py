@@ -19,7 +19,11 @@ def read_titles(path: Path) -> pl.DataFrame:
         UserError: if the file cannot be read, or lacks a column.
     """
     try:
-        frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema=False)
+        frame = (
+            pl.read_parquet(path, glob=False)
+            if path.suffix == ".parquet"
+            else pl.read_csv(path, infer_schema=False, glob=False)
+        )
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError(f"{path}: no readable titles ({str(error).splitlines()[0]}); give CSV or Parquet") from error
     if not {"item_id", "title"} <= set(frame.columns):

@@ -67,7 +67,7 @@ class Catalogue:
             UserError: if a file cannot be read, or they are not of the same items.
         """
         try:
-            raw_ids = tuple(pl.read_parquet(items, columns=["raw_id"])["raw_id"])
+            raw_ids = tuple(pl.read_parquet(items, columns=["raw_id"], glob=False)["raw_id"])
         except (pl.exceptions.PolarsError, OSError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(

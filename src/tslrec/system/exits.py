@@ -6,15 +6,13 @@ import os
 import sys
 from collections.abc import Callable
 
-from tslrec.system import processes
+from tslrec.system import interruptions, outputs, processes
 from tslrec.system.errors import StoppedError, UserError
+from tslrec.system.interruptions import EXIT_SIGNAL, Interruption
 from tslrec.system.optional_packages import line_of_missing
 
 EXIT_USER_ERROR = 2
 """Exit code after an error that the user can correct."""
-EXIT_SIGNAL = 128
-"""Added to a signal's number, as shells do, it is the exit code of a run that the signal stopped."""
-
 
 CONFIGURATION_ERRORS = {"hydra.errors": "HydraException", "omegaconf.errors": "OmegaConfBaseException"}
 """By module: the base class of its errors about a configuration that does not compose."""
@@ -23,7 +21,8 @@ CONFIGURATION_ERRORS = {"hydra.errors": "HydraException", "omegaconf.errors": "O
 def run_program(main: Callable[[], None]) -> None:
     """Runs a program; an error that the user can correct ends it with one line.
 
-    Such an error is a `UserError`, a configuration that does not compose, or an optional package that is missing.
+    Such an error is a `UserError`, a configuration that does not compose, or an optional package that is missing. A
+    signal ends it with one line too (`tslrec.system.interruptions`).
 
     Args:
         main: the program.
@@ -33,9 +32,23 @@ def run_program(main: Callable[[], None]) -> None:
     """
     # With this variable Hydra raises its errors, and we print one line, instead of printing several and exiting.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    outputs.install()
+    interruptions.PROGRAM = interruptions.StopRequest()
+    interruptions.install()
+    if (line := outputs.set_home()) is not None:
+        print(line, file=sys.stderr, flush=True)
     try:
         main()
         processes.destroy_group()
+        if sys.stdout is not None:
+            # Here, so that a closed pipe is noticed before the interpreter's exit.
+            sys.stdout.flush()
+    except Interruption as stop:
+        if processes.is_rank_zero() and not stop.told:
+            stop.told = True
+            name = interruptions.name_of(stop.signal)
+            print(f"stopped by {name} before it was done; run the same command again", file=sys.stderr, flush=True)
+        raise
     except ModuleNotFoundError as error:
         line = line_of_missing(error)
         if line is None:

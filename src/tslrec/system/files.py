@@ -29,29 +29,28 @@ def write_json(path: Path, value: Any) -> None:
         path: the file to write.
         value: anything that JSON can express; NaN and infinity are refused.
     """
-    aside = path.with_name(path.name + ".writing")
-    try:
-        with aside.open("w", encoding="utf-8") as file:
-            json.dump(value, file, indent=2, sort_keys=True, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with write_aside(path) as aside, aside.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=2, sort_keys=True, allow_nan=False)
+        file.write("\n")
 
 
 @contextmanager
 def write_aside(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; at the end, the file written there is synced and renamed to `path`.
 
-    A reader sees the old file or the new one, never a part of it. After an error the temporary file is removed.
+    A reader sees the old file or the new one, never a part of it. After an error the temporary file is removed, and an
+    `OSError` that names no file (a full disk) names this one.
     """
     aside = path.with_name(path.name + ".writing")
     try:
         yield aside
         sync(aside)
         aside.replace(path)
+    except OSError as error:
+        # Libraries written in Rust raise it with a text alone, which a name would hide.
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         aside.unlink(missing_ok=True)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from tslrec.system.errors import UserError
+
 ROOT = "tslrec"
 """Name of the project's logger; `logging.getLogger(__name__)` in any module gives a child of it."""
 
@@ -19,6 +21,9 @@ class ConsoleHandler(logging.Handler):
             from rich.console import Console
 
             Console().print(self.format(record), highlight=False, soft_wrap=True, markup=False)
+        except UserError:
+            # The output cannot be written (`tslrec.system.outputs`).
+            raise
         except Exception:
             self.handleError(record)
 

@@ -11,6 +11,7 @@ from typing import Any
 from tslrec.config import OWN_KEYS, differing
 from tslrec.system.errors import UserError
 from tslrec.system.optional_packages import line_of_missing
+from tslrec.system.shown_values import shown
 
 NO_SETTINGS = frozenset({"_target_", "title", "place"})
 """Keys of a section that do not influence a result."""
@@ -27,16 +28,21 @@ def find_target(where: str, section: Mapping[str, Any]) -> Callable[..., Any]:
         UserError: if `_target_` is no dotted path, or cannot be imported, or needs an optional package that is missing.
     """
     target = section.get("_target_")
-    if not isinstance(target, str) or "." not in target:
-        raise UserError(f"{where}._target_={target}: must be the dotted path of a class or function")
+    if not isinstance(target, str) or not all(part.isidentifier() for part in target.split(".")) or "." not in target:
+        raise UserError(f"{where}._target_={shown(target)}: must be the dotted path of a class or function")
     module_name, name = target.rsplit(".", 1)
     try:
-        return typing.cast(Callable[..., Any], getattr(importlib.import_module(module_name), name))
+        found = getattr(importlib.import_module(module_name), name)
     except (ModuleNotFoundError, AttributeError) as error:
         missing = line_of_missing(error) if isinstance(error, ModuleNotFoundError) else None
         raise UserError(
             missing or f"{where}._target_={target}: cannot be imported ({error}); correct the path"
         ) from error
+    try:
+        inspect.signature(found)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}._target_={target}: is no class or function with parameters of its own") from error
+    return typing.cast(Callable[..., Any], found)
 
 
 def check_target(
@@ -68,9 +74,9 @@ def check_target(
             continue
         if key not in parameters or key in given:
             settable = ", ".join(sorted(parameters.keys() - set(given)))
-            raise UserError(f"{where}.{key}: {target} has no such parameter to set; it has {settable}")
+            raise UserError(f"{where}.{shown(key)}: {target} has no such parameter to set; it has {settable}")
         if not has_type(value, hints.get(key, Any)):
-            raise UserError(f"{where}.{key}={value}: must be {description(hints[key])}")
+            raise UserError(f"{where}.{key}={shown(value)}: must be {description(hints[key])}")
     for parameter in parameters.values():
         if parameter.default is parameter.empty and parameter.name not in {*section, *given}:
             raise UserError(f"{where}.{parameter.name}: {target} needs it; set it")

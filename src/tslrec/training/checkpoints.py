@@ -67,6 +67,11 @@ class Checkpoints:
         """The folders of all checkpoints, newest first."""
         return sorted(self.folder.glob("step-*"), reverse=True)
 
+    @property
+    def future(self) -> str:
+        """What the same command does after a stop, for messages."""
+        return "goes on from its last checkpoint" if self.all() else "starts it anew"
+
     def newest(self) -> tuple[Path, dict[str, Any]] | None:
         """The newest checkpoint whose files match its manifest, and that manifest; None if there is none."""
         for folder in self.all():

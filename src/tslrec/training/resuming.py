@@ -17,6 +17,7 @@ import lightning
 import numpy as np
 import torch
 
+from tslrec.system import interruptions
 from tslrec.system.errors import StoppedError
 from tslrec.system.meter import Meter
 from tslrec.system.processes import rank_and_world_size
@@ -26,9 +27,6 @@ from tslrec.training.spaced_exchange import SpacedExchange
 
 log = logging.getLogger(__name__)
 
-
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-"""The signals that ask for a clean stop; a scheduler sends one some time before it kills the process."""
 
 GRACE = 20.0
 """Seconds that a validation may still run after a signal, to reach the next checkpoint; SLURM kills after 30 seconds
@@ -86,8 +84,7 @@ class Resuming(lightning.Callback):
         # With 0 seconds a checkpoint is due after every step, so that the ranks have to agree after every step.
         most = 1 if every_seconds == 0 else None
         self.exchange, self.exchange_in_evaluation = SpacedExchange(most), SpacedExchange()
-        self.received: int | None = None
-        self.received_at = 0.0
+        self.request = interruptions.StopRequest()
         self.random_states: list[dict[str, Any]] = []
         self.to_restore: dict[str, Any] | None = None
 
@@ -96,12 +93,14 @@ class Resuming(lightning.Callback):
 
         Lightning installs its own when a training or a test begins, and restores the earlier ones at its end.
         """
-        for number in SIGNALS:
-            signal.signal(number, self.note_signal)
+        interruptions.install(self.note_signal)
 
     def note_signal(self, number: int, frame: FrameType | None) -> None:
-        """Only notes the signal: the training stops between two steps, where its state is consistent."""
-        self.received, self.received_at = number, time.monotonic()
+        """Only notes the signal: the training stops between two steps, where its state is consistent.
+
+        A second Ctrl-C ends the process at once.
+        """
+        self.request.note(number)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.install_signal_handlers()
@@ -124,7 +123,7 @@ class Resuming(lightning.Callback):
         if trainer.is_last_batch:
             return
         due = trainer.is_global_zero and time.monotonic() - self.written >= self.every_seconds
-        stopped, due = self.exchange.any_of([self.received is not None, due], trainer.strategy.root_device)
+        stopped, due = self.exchange.any_of([self.request.number is not None, due], trainer.strategy.root_device)
         if stopped or due:
             self.write(trainer)
         if stopped:
@@ -150,7 +149,7 @@ class Resuming(lightning.Callback):
         Raises:
             StoppedError: if so, on every rank.
         """
-        asked = self.received is not None and time.monotonic() - self.received_at >= grace
+        asked = self.request.number is not None and time.monotonic() - self.request.at >= grace
         (stopped,) = (exchange or SpacedExchange()).any_of([asked], trainer.strategy.root_device)
         if stopped:
             self.stop(trainer)
@@ -161,11 +160,13 @@ class Resuming(lightning.Callback):
         Raises:
             StoppedError: always.
         """
-        number = self.received or signal.SIGTERM
-        then = "goes on from its last checkpoint" if self.checkpoints.all() else "starts it anew"
-        name = signal.Signals(number).name
+        number = self.request.number or signal.SIGTERM
+        # Signals that follow, such as one that a launcher passes on, must not disturb the end.
+        interruptions.PROGRAM.begin(number)
         raise StoppedError(
-            f"{self.stage}: stopped by {name} at step {trainer.global_step}; the same command {then}", number
+            f"{self.stage}: stopped by {interruptions.name_of(number)} at step {trainer.global_step}; "
+            f"the same command {self.checkpoints.future}",
+            number,
         )
 
     def write(self, trainer: lightning.Trainer) -> None:

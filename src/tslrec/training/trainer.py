@@ -15,6 +15,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
+from rich import get_console
 from torch.nn.parallel import DistributedDataParallel
 
 from tslrec.config import TrainerConfig
@@ -27,6 +28,10 @@ from tslrec.training.csv_log import CsvLog
 from tslrec.training.matmul_precision import MatmulPrecision
 from tslrec.training.nonfinite_guard import NonFiniteGuard
 from tslrec.training.resuming import Resuming
+
+WIDTH_OF_ALL, WIDTH_OF_TIMES = 100, 60
+"""Characters that a terminal needs for the whole progress bar, and for the times; a narrower one gets less of it, since
+rich would cut figures."""
 
 NUMBERS_SECONDS = 0.5
 """Time between two readings of the numbers beside the progress bar."""
@@ -65,6 +70,14 @@ class StageProgress(RichProgressBar):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.read_at = -math.inf
         super().on_train_epoch_end(trainer, pl_module)
+
+    def configure_columns(self, trainer: lightning.Trainer) -> list[Any]:
+        columns = super().configure_columns(trainer)
+        width = get_console().width
+        if width >= WIDTH_OF_ALL:
+            return columns
+        description, _, batches, times, _ = columns
+        return [description, batches, times] if width >= WIDTH_OF_TIMES else [description, batches]
 
     def _get_train_description(self, current_epoch: int) -> str:
         return f"{self.stage} · {super()._get_train_description(current_epoch).lower()}"

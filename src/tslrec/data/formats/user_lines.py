@@ -6,7 +6,8 @@ from pathlib import Path
 
 import polars as pl
 
-from tslrec.data.formats.base import RawInteractions, read_lines
+from tslrec.data.formats.base import RawInteractions, Reading, read_lines
+from tslrec.data.formats.wording import brief
 from tslrec.system.errors import UserError
 
 
@@ -16,10 +17,9 @@ def read(path: Path) -> RawInteractions:
     Raises:
         UserError: if there is no such file, it is not text, a line has no item, or a user has two lines.
     """
-    lines = (
-        read_lines(path)
-        .with_columns(pl.col("text").str.extract_all(r"\S+").alias("fields"))
-        .filter(pl.col("fields").list.len() > 0)
+    all_lines = read_lines(path)
+    lines = all_lines.with_columns(pl.col("text").str.extract_all(r"[^ \t]+").alias("fields")).filter(
+        pl.col("fields").list.len() > 0
     )
     short = lines.filter(pl.col("fields").list.len() < 2)
     if len(short):
@@ -30,8 +30,9 @@ def read(path: Path) -> RawInteractions:
     if len(again):
         same = again.filter(pl.col("user") == again["user"][0])["line"]
         raise UserError(
-            f"{path}, line {same[1]}: user {again['user'][0]} has line {same[0]} already; join the lines, or choose "
-            "data=pair_lines if each line is one interaction"
+            f"{path}, line {same[1]}: user {brief(again['user'][0])} has line {same[0]} already; join the lines, or "
+            "choose data=pair_lines if each line is one interaction"
         )
     items = users.select("user", pl.col("fields").list.slice(1).alias("item"), "line")
-    return RawInteractions(items.explode("item"))
+    blank = {"blank lines": len(all_lines) - len(lines)} if len(all_lines) > len(lines) else {}
+    return RawInteractions(items.explode("item"), reading=Reading(blank))

@@ -13,9 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tslrec.models.argument_checks import require_positive, require_probability
 from tslrec.models.backbones.base import Backbone
 from tslrec.models.dropout import Dropout
 from tslrec.models.item_embedding import ItemEmbedding
+
+LONGEST_WINDOW = 2000
+"""The largest window: the sizes of its filters grow with its square."""
 
 
 class Caser(Backbone):
@@ -41,6 +45,9 @@ class Caser(Backbone):
             items by a separate output table, as in the authors' code. False: a second fully connected layer, and the
             item table, as in RecBole.
         reg_weight: weight of the L2 norms (not squared) that are added to the loss.
+
+    Raises:
+        ValueError: if a number is out of its range.
     """
 
     draws_by_dropout = True
@@ -61,6 +68,12 @@ class Caser(Backbone):
         reg_weight: float = 1e-4,
     ) -> None:
         super().__init__(item_embedding, max_len)
+        require_positive(num_vertical=num_vertical, num_horizontal=num_horizontal)
+        require_probability(dropout=dropout)
+        if reg_weight < 0:
+            raise ValueError(f"reg_weight must be 0 or more, not {reg_weight}")
+        if max_len > LONGEST_WINDOW:
+            raise ValueError(f"max_len {max_len}: there is a filter of every height, up to {LONGEST_WINDOW}")
         size = self.hidden_size
         self.reg_weight = reg_weight
         self.recent_first = recent_first

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tslrec.models.argument_checks import require_positive, require_probability
 from tslrec.models.backbones.base import Backbone
 from tslrec.models.dropout import Dropout
 from tslrec.models.item_embedding import ItemEmbedding
@@ -112,6 +113,9 @@ class FMLPRec(Backbone):
         max_len: L.
         num_layers: number of blocks of a filter layer and a feed-forward layer.
         dropout: probability of dropping an element after the embedding, the filter and the feed-forward layer.
+
+    Raises:
+        ValueError: if a number is out of its range.
     """
 
     fixed_window = True
@@ -127,6 +131,8 @@ class FMLPRec(Backbone):
         dropout: float = 0.5,
     ) -> None:
         super().__init__(item_embedding, max_len)
+        require_positive(num_layers=num_layers)
+        require_probability(dropout=dropout)
         hidden_size = self.hidden_size
         self.position_embedding = nn.Parameter(torch.empty(max_len, hidden_size))
         self.norm = nn.LayerNorm(hidden_size, eps=LAYER_NORM_EPS)

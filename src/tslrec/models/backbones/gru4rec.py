@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from tslrec.data.packing import Packing
+from tslrec.models.argument_checks import require_positive, require_probability
 from tslrec.models.backbones.base import CausalBackbone, last_position
 from tslrec.models.dropout import Dropout
 from tslrec.models.item_embedding import ItemEmbedding
@@ -23,6 +24,9 @@ class GRU4Rec(CausalBackbone):
         gru_size: G.
         num_layers: layers of the GRU.
         dropout: probability of dropping an element of the item vectors.
+
+    Raises:
+        ValueError: if a number is out of its range.
     """
 
     def __init__(
@@ -36,6 +40,8 @@ class GRU4Rec(CausalBackbone):
         dropout: float = 0.3,
     ) -> None:
         super().__init__(item_embedding, max_len)
+        require_positive(gru_size=gru_size, num_layers=num_layers)
+        require_probability(dropout=dropout)
         self.dropout = Dropout(dropout)
         self.gru = nn.GRU(self.hidden_size, gru_size, num_layers, bias=False, batch_first=True)
         self.projection = nn.Linear(gru_size, self.hidden_size)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tslrec.data.interactions import PADDING
 from tslrec.data.packing import Packing, block_causal_mask
+from tslrec.models.argument_checks import require_divisor, require_positive, require_probability
 from tslrec.models.backbones.base import CausalBackbone, last_position
 from tslrec.models.dropout import Dropout
 from tslrec.models.item_embedding import ItemEmbedding
@@ -178,6 +179,9 @@ class SASRec(CausalBackbone):
         own_output: true: items are scored by a trainable output table that is separate from the item embedding. False:
             by the item table, as in both implementations; an item that was just bought then scores high because it is
             similar to itself.
+
+    Raises:
+        ValueError: if a number is out of its range, or `num_heads` does not divide D.
     """
 
     packs = True
@@ -197,6 +201,9 @@ class SASRec(CausalBackbone):
         own_output: bool = False,
     ) -> None:
         super().__init__(item_embedding, max_len)
+        require_positive(num_layers=num_layers, num_heads=num_heads, inner_size=inner_size)
+        require_divisor(divisor="num_heads", by=num_heads, of="hidden_size", number=self.hidden_size)
+        require_probability(hidden_dropout=hidden_dropout, attention_dropout=attention_dropout)
         self.position_embedding = nn.Parameter(torch.empty(max_len, self.hidden_size))
         self.norm = nn.LayerNorm(self.hidden_size, eps=LAYER_NORM_EPS)
         self.dropout = Dropout(hidden_dropout)

@@ -15,12 +15,13 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 
 from tslrec.pipeline.sweeps.record import CellState, lock_of
+from tslrec.system import interruptions
 from tslrec.system.errors import StoppedError, UserError
-from tslrec.system.exits import EXIT_SIGNAL, one_line
+from tslrec.system.exits import one_line
 from tslrec.system.files import write_json
 
 CELL = "TSLREC_CELL"
@@ -30,8 +31,6 @@ SWEEPER = "TSLREC_SWEEPER"
 REQUEUES = "TSLREC_REQUEUES"
 """Environment variable: how often a SLURM job may requeue itself."""
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-"""SIGTERM asks a run to end; SLURM sends SIGUSR1 before the job's time is over."""
 POLL_SECONDS = 0.5
 """Seconds between two checks whether the sweep's process still exists."""
 
@@ -65,8 +64,6 @@ class CellRecorder(AbstractContextManager["CellRecorder"]):
         if self.record is None or self.lock is None:
             return self
         self.record.parent.mkdir(parents=True, exist_ok=True)
-        for number in SIGNALS:
-            signal.signal(number, self.on_signal)
         if SWEEPER in self.environment:
             sweeper = int(self.environment[SWEEPER])
             threading.Thread(target=terminate_after, args=(sweeper,), daemon=True).start()
@@ -80,15 +77,15 @@ class CellRecorder(AbstractContextManager["CellRecorder"]):
         if self.record is None or self.lock is None:
             return
         # The run is ending. SLURM signals a job once more when it is asked to requeue it.
-        for number in SIGNALS:
+        for number in interruptions.SIGNALS:
             signal.signal(number, signal.SIG_IGN)
-        if isinstance(error, StoppedError):
+        if isinstance(error, StoppedError | interruptions.Interruption):
             self.received = error.signal
         if error is None:
             self.write(CellState.DONE)
         elif self.received is not None:
             requeued = self.received == signal.SIGUSR1 and self.requeue()
-            name = signal.Signals(self.received).name
+            name = interruptions.name_of(self.received)
             self.write(CellState.STOPPED, f"by {name}" + (", queued again" if requeued else ""))
         elif isinstance(error, Exception):
             reason = one_line(error) if isinstance(error, UserError) else " ".join(repr(error).split())
@@ -96,15 +93,6 @@ class CellRecorder(AbstractContextManager["CellRecorder"]):
         else:
             self.write(CellState.STOPPED, f"by {type(error).__name__}")
         self.lock.release()
-
-    def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Ends the run at once: a training has handlers of its own, and outside of one there is nothing to save.
-
-        Raises:
-            SystemExit: always.
-        """
-        self.received = number
-        raise SystemExit(EXIT_SIGNAL + number)
 
     def write(self, state: CellState, note: str = "") -> None:
         """Writes the record.

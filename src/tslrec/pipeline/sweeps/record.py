@@ -78,7 +78,7 @@ class Sweep:
         folder: where the sweep is recorded.
         program: the program that each run starts, `train.py`.
         cells: the choices and settings of each run's command line.
-        options: what stands before them on every command line: Hydra's `--config-dir` and its folder.
+        options: what stands before them on every command line: where the configurations are (`--config-dir` …).
     """
 
     folder: Path

@@ -10,6 +10,7 @@ from tslrec.config import Config
 from tslrec.reports.costs.memories import augmentation_memory_of, e4srec_memory_of, memory_of, misfits
 from tslrec.reports.costs.memory import Memory
 from tslrec.reports.costs.work import Plan, Work
+from tslrec.reports.whole_tables import print_table
 from tslrec.system.device_profiles import DeviceProfile
 
 DEVICES = (1, 2, 4, 8)
@@ -33,10 +34,10 @@ def print_plan(plan: Plan, config: Config, console: Console) -> None:
         highlight=False,
     )
     console.print(device_line(plan, config), highlight=False)
-    console.print(lengths(plan))
-    console.print(works(plan))
+    print_table(lengths(plan), console)
+    print_table(works(plan), console)
     if config.trainer.accelerator != "cpu":
-        console.print(memories(plan, config))
+        print_table(memories(plan, config), console)
         for line in misfits(plan, config):
             console.print(line, highlight=False)
     steps = plan.sft["shared"].tokens.steps

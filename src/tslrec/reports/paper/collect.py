@@ -62,6 +62,7 @@ def collect(cell: Cell, result: Mapping[str, Any], threads: str | None, root: Pa
         "variant": cell.variant,
         "command": cell.command,
         **{name: result[name] for name in ("data", "model", "source_model", "preset", "method", "seed", "llm")},
+        "content": result.get("content"),
         "metrics": with_paper_metrics(result["metrics"], ranks),
         "curve": curve(last.folder, result["config"]["training"]["selection"]),
         "config": {name: value for name, value in result["config"].items() if name not in LOCATION_KEYS},

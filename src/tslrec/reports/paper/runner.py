@@ -161,8 +161,9 @@ class Runner:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """While active, SIGTERM and Ctrl-C end the running cells after they wrote their checkpoints."""
-        before = {number: signal.signal(number, self.stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        """While active, SIGTERM, Ctrl-C and a closed terminal end the running cells, which write checkpoints first."""
+        stopping = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        before = {number: signal.signal(number, self.stop) for number in stopping}
         try:
             yield
         finally:

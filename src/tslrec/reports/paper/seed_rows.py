@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tslrec.evaluation.user_groups import gains
 from tslrec.pipeline.choices import choice_place, choice_title, placed
-from tslrec.pipeline.results import setting
+from tslrec.pipeline.identity import identity
 from tslrec.reports.paper.cells import CellResult
 from tslrec.reports.paper.document import Point, TableCell, digits
 
@@ -166,7 +166,7 @@ def rows_of(cells: Iterable[CellResult]) -> list[Row]:
     for cell in cells:
         content = cell.content
         names = [str(content[name]) for name in ("data", "preset", "model", "source_model", "method")]
-        key = (*names, str(content.get("variant")), json.dumps(setting(content), sort_keys=True))
+        key = (*names, str(content.get("variant")), json.dumps(identity(content, versions=False), sort_keys=True))
         groups.setdefault(key, []).append(cell)
     rows = [Row(tuple(sorted(group, key=lambda cell: cell.seed))) for group in groups.values()]
     return sorted(rows, key=place)

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tslrec.reports.paper.document import Section, TableCell, TableView, chart_table
+from tslrec.reports.whole_tables import print_table
 
 WIDEST = 1000
 """Largest width of a table, in characters."""
@@ -30,7 +31,10 @@ def print_section(section: Section, console: Console) -> None:
 
 
 def print_whole(table: Table, console: Console) -> None:
-    """Prints a table at its full width: the terminal wraps long lines, which keeps every number."""
+    """Prints a table at its full width into a file or a pipe; a terminal gets it in blocks that fit."""
+    if console.is_terminal:
+        print_table(table, console)
+        return
     table.width = console.measure(table, options=console.options.update(max_width=WIDEST)).maximum
     console.print(table, crop=False, soft_wrap=True)
 
@@ -40,7 +44,7 @@ def table_of(view: TableView) -> Table:
     table = Table(title=Text(view.title), title_justify="left", box=None, pad_edge=False)
     for i, column in enumerate(view.columns):
         measured = any(isinstance(row[i], TableCell) for row in view.rows)
-        table.add_column(Text(column), justify="right" if measured else "left", no_wrap=True)
+        table.add_column(Text(column), justify="right" if measured else "left", no_wrap=measured)
     for row in view.rows:
         table.add_row(
             *(Text(each.text, STYLES.get(each.mark, "")) if isinstance(each, TableCell) else Text(each) for each in row)

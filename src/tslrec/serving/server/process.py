@@ -189,7 +189,8 @@ class Server(uvicorn.Server):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {each: signal.signal(each, self.handle_exit) for each in (signal.SIGINT, signal.SIGTERM)}
+        stopping = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {each: signal.signal(each, self.handle_exit) for each in stopping}
         try:
             yield
         finally:

@@ -49,13 +49,13 @@ def open_known(path: Path) -> HistorySource:
     if path.suffix == ".jsonl":
         return HeldHistories(read_json_lines(path), describe(path))
     if path.suffix == ".csv":
-        return HeldHistories(by_user(pl.read_csv(path, infer_schema=False), path), describe(path))
-    columns = pl.scan_parquet(path).collect_schema()
+        return HeldHistories(by_user(pl.read_csv(path, infer_schema=False, glob=False), path), describe(path))
+    columns = pl.scan_parquet(path, glob=False).collect_schema()
     if "user" in columns and "items" in columns:
         if not isinstance(columns["items"], pl.List | pl.Array):
             raise UserError(f"{path}: the column items holds {columns['items']}, not lists of raw ids")
         return ListFile(path)
-    return HeldHistories(by_user(pl.read_parquet(path), path), describe(path))
+    return HeldHistories(by_user(pl.read_parquet(path, glob=False), path), describe(path))
 
 
 def by_user(rows: pl.DataFrame, path: Path) -> pl.DataFrame:

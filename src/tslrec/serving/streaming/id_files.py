@@ -40,7 +40,11 @@ def read_users(path: Path) -> list[str]:
     if not path.is_file():
         raise UserError(f"{path}: there is no such file")
     try:
-        frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema=False)
+        frame = (
+            pl.read_parquet(path, glob=False)
+            if path.suffix == ".parquet"
+            else pl.read_csv(path, infer_schema=False, glob=False)
+        )
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError(f"{path}: not readable ({str(error).splitlines()[0]}); write it again") from error
     if "user" not in frame.columns:

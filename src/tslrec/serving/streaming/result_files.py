@@ -38,7 +38,7 @@ def join(parts: Sequence[Path], out: Path) -> int:
     Returns:
         Number of rows.
     """
-    rows = pl.scan_parquet(list(parts))
+    rows = pl.scan_parquet(list(parts), glob=False)
     with write_aside(out) as aside:
         write(rows, aside, out.suffix)
     return int(rows.select(pl.len()).collect().item())

@@ -53,13 +53,15 @@ class ListFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.num_users: int = pl.scan_parquet(path).select(pl.len()).collect().item()
+        self.num_users: int = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
 
     def identity(self) -> dict[str, Any]:
         return describe(self.path)
 
     def read(self, users: slice, catalogue: Catalogue, unknown_items: str) -> Histories:
-        wanted = pl.scan_parquet(self.path).select("user", "items").slice(users.start, users.stop - users.start)
+        wanted = (
+            pl.scan_parquet(self.path, glob=False).select("user", "items").slice(users.start, users.stop - users.start)
+        )
         try:
             frame = wanted.collect(engine="streaming")
         except (pl.exceptions.PolarsError, OSError) as error:
