@@ -12,6 +12,7 @@
 # make bench-startup  how soon --help, a typo, `import tslrec` and a first recommendation are there
 # make bench-llm  the language model's stages, with and without the shared prompt
 # make bench-knowledge  a million items augmented by two processes that are killed once
+# make bench-rivals  steps beside the authors' code of the rivals (BENCH='--side p5 --code FOLDER': see benchmarks/beside_rivals.py)
 # make bench-sweep  24 runs through SLURM, with and without sharing their stages
 # make bench-shared-cores  a training step alone and beside another busy process (BENCH='--record': keep the figures)
 # make gpu    all that is to be measured on a GPU, in ten minutes (GPU='--part check', see benchmarks/gpu.py --help)
@@ -20,7 +21,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run setup test test-fast test-cluster lint paper report bench bench-peers bench-recommend bench-serve bench-index bench-startup bench-llm bench-sweep bench-knowledge bench-shared-cores gpu gpu-plan gpu-rehearse gpu-kit clean
+.PHONY: run setup test test-fast test-cluster lint paper report bench bench-peers bench-recommend bench-serve bench-index bench-startup bench-llm bench-sweep bench-knowledge bench-shared-cores bench-rivals gpu gpu-plan gpu-rehearse gpu-kit clean
 
 run: .venv/.installed .venv/.weights
 	$(BIN)/python train.py experiment=quickstart
@@ -52,6 +53,9 @@ bench: .venv/.installed .venv-recbole/.installed .venv-rectools/.installed
 
 bench-peers: .venv/.installed .venv-recbole/.installed .venv-rectools/.installed
 	$(BIN)/python benchmarks/peers.py $(BENCH)
+
+bench-rivals: .venv/.installed .venv-rivals/.installed
+	$(BIN)/python benchmarks/beside_rivals.py $(BENCH)
 
 bench-recommend: .venv/.installed
 	$(BIN)/python benchmarks/recommend.py --json results/bench/recommend.json users artifacts/bench-recommend $(BENCH)
@@ -120,5 +124,11 @@ gpu-kit: .venv/.installed
 	.venv-rectools/bin/python -m pip install --quiet --requirement $<
 	touch $@
 
+# The authors' code of P5 and POD is given by its folder; this is what it runs on.
+.venv-rivals/.installed: benchmarks/requirements-rivals.txt
+	$(PYTHON) -m venv .venv-rivals
+	.venv-rivals/bin/python -m pip install --quiet --requirement $<
+	touch $@
+
 clean:
-	rm -rf .venv .venv-recbole .venv-rectools artifacts
+	rm -rf .venv .venv-recbole .venv-rectools .venv-rivals artifacts

@@ -10,8 +10,10 @@ SIZES: dict[str, dict[str, Any]] = {
     "fmlp": {"num_layers": 2},
     "caser": {"num_vertical": 4, "num_horizontal": 8, "reg_weight": 1e-4},
     "gru4rec": {"gru_size": 128, "num_layers": 1},
+    "lru": {"num_layers": 2},
 }
-"""Beside the width: RecBole's own defaults, the authors' for FMLP-Rec. Caser has its user embedding, as in RecBole."""
+"""Beside the width: RecBole's own defaults, the authors' for FMLP-Rec and LRURec. Caser has its user embedding, as in
+RecBole."""
 
 QUICK_BATCHES = 2
 KINDS = ("whole", "again", "quick")

@@ -38,7 +38,7 @@ def epoch_flops(case: Case, num_items: int, contexts_N: NDArray[np.int64]) -> fl
         contexts_N: how many items stand before each target, at most `max_len`.
     """
     softmax = 2 * num_items * case.hidden_size
-    encoder = {"sasrec": sasrec, "gru4rec": gru4rec, "fmlp": fmlp, "caser": caser}[case.model]
+    encoder = {"sasrec": sasrec, "gru4rec": gru4rec, "fmlp": fmlp, "caser": caser, "lru": lru}[case.model]
     per_context = np.array([0.0, *(encoder(case, context) for context in range(1, case.max_len + 1))])
     return float(PASSES * (softmax * len(contexts_N) + per_context[contexts_N].sum()))
 
@@ -58,6 +58,15 @@ def gru4rec(case: Case, context: int) -> float:
     state = numbers["gru_size"]
     inputs = [size] + [state] * (numbers["num_layers"] - 1)
     return float(sum(2 * 3 * state * (width + state) for width in inputs) + 2 * state * size)
+
+
+def lru(case: Case, context: int) -> float:
+    """Forward, for one item: into the complex states and out of them, one step of them, and the feed-forward layer."""
+    size = case.hidden_size
+    projections = 2 * 2 * size * 4 * size
+    recurrence = 8 * 2 * size
+    feed_forward = 2 * 2 * size * 4 * size
+    return float(SIZES["lru"]["num_layers"] * (projections + recurrence + feed_forward))
 
 
 def fmlp(case: Case, context: int) -> float:

@@ -243,11 +243,13 @@ def measure_evaluation(model: Path, method: str | None, figures: Figures, *, rou
     from tslrec.serving.streaming.plan import Request
     from tslrec.serving.streaming.sources import DatasetUsers
     from tslrec.serving.streaming.stream import recommend_to_file
+    from tslrec.stages.restored import Restored
 
     keep_freed_memory()
     run = open_run(model, method)
     interactions = run.interactions()
     restored, recommender = run.restore(interactions), tslrec.load(model, method=method)
+    assert isinstance(restored, Restored)
     training = run.config.training
     data = SequenceDataModule(
         interactions,

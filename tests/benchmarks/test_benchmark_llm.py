@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from llm import LINES_PER_TASK, WAYS, Task, computed, figures, measure
-from tslrec.config import LLMConfig, LoraConfig
 from tslrec.llm.weights_source import resolve
+from tslrec.settings.language_models import LLMConfig, LoraConfig
 from tslrec.stages.sft.loading import new_model
 
 

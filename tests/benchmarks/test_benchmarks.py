@@ -33,7 +33,7 @@ def tiny(model: str, name: str = "tiny", data: str = "growth_1") -> Case:
 
 
 @linux
-@pytest.mark.parametrize("model", ["sasrec", "fmlp", "caser", "gru4rec"])
+@pytest.mark.parametrize("model", ["sasrec", "fmlp", "caser", "gru4rec", "lru"])
 def test_a_case_of_ours_gives_a_whole_record(model: str) -> None:
     interactions = market(1, users=60, items=40)
     record = measure(tiny(model), lambda: interactions)

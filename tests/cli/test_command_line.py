@@ -52,7 +52,7 @@ def test_help_names_every_group_and_common_settings(tmp_path: Path) -> None:
         "data.path=FILE",
         "method: ablation_own_embeddings, ",
         " base, ci, ",
-        "model: caser, fmlp, gru4rec, sasrec",
+        "model: bert4rec, caser, fmlp, fpmc, gru4rec, lru, sasrec",
     ):
         assert word in run.stdout
     assert max(len(line) for line in run.stdout.splitlines() if ":" not in line) <= 120

@@ -16,7 +16,7 @@ from tslrec.data.static_layouts import MEAN_LEVEL, PrefixLayout, StepShape, best
 from tslrec.data.step_groups import StepGroup
 from tslrec.data.windows import Prefixes
 
-CASES = ["sasrec", "gru4rec", "caser", "fmlp"]
+CASES = ["sasrec", "gru4rec", "caser", "fmlp", "fpmc", "lru"]
 
 
 def eager_pairs(batch: TrainingBatch, *, prefixes: bool) -> Counter[tuple[int, ...]]:

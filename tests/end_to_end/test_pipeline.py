@@ -196,7 +196,7 @@ def test_weights_that_cannot_be_had_are_replaced_only_where_a_fallback_is_named(
     assert "tiny" in run.stdout
 
 
-@pytest.mark.parametrize("model", ["gru4rec", "caser", "fmlp"])
+@pytest.mark.parametrize("model", ["gru4rec", "caser", "fmlp", "fpmc", "bert4rec", "lru"])
 def test_every_backbone_runs_every_method(tmp_path: Path, model: str) -> None:
     run = train("experiment=quickstart", *SMALL, f"model={model}", "training.max_len=8", folder=tmp_path)
     assert run.returncode == 0, run.stderr

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from support.tiny_model import make_model
-from tslrec.config import LoraConfig
+from tslrec.settings.language_models import LoraConfig
 from tslrec.stages.sft.model import PreferenceLLM
 
 HISTORIES = [np.array(history) for history in ([3, 1, 4], [1], [5, 9, 2, 6, 5, 3], [5, 8], list(range(1, 18)))]

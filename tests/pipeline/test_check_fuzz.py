@@ -25,7 +25,7 @@ from tslrec.system.errors import UserError
 EXAMPLES = 300
 """Examples of the test, of all keys together."""
 
-MODELS = ("sasrec", "fmlp", "caser", "gru4rec")
+MODELS = ("sasrec", "fmlp", "caser", "gru4rec", "fpmc", "bert4rec", "lru")
 
 FOLDERS = frozenset({"artifacts", "cache", "data.path", "data.titles", "continue_from", "llm.path"})
 """Keys of files, whose existence the check does not look at."""
@@ -84,6 +84,8 @@ def changed(model: str, key: str, value: Any) -> Config | None:
 @example(chosen=("fmlp", "training.max_len"), value=10**5)
 @example(chosen=("caser", "training.max_len"), value=10**5)
 @example(chosen=("caser", "model.reg_weight"), value=-1.0)
+@example(chosen=("bert4rec", "training.max_len"), value=1)
+@example(chosen=("bert4rec", "model.mask_ratio"), value=1.5)
 @example(chosen=("sasrec", "model.hidden_size"), value=2**20)
 @example(chosen=("sasrec", "llm.random.num_hidden_layers"), value=10**9)
 @example(chosen=("sasrec", "llm.lora.rank"), value=65536)
@@ -110,6 +112,15 @@ def names(line: str, key: str) -> bool:
     section, _, last = key.rpartition(".")
     alone = key in line or f"{section.split('.')[0]}=" in line or f"llm {section}" in line
     return alone or last in line or section in line
+
+
+def test_bpr_and_a_sampled_softmax_exclude_each_other() -> None:
+    config = copy.deepcopy(COMPOSED["fpmc"])
+    OmegaConf.update(config, "model.bpr", True)
+    check(to_config(config))
+    OmegaConf.update(config, "training.num_negatives", 20)
+    with pytest.raises(UserError, match=r"^training\.num_negatives=20: model\.bpr=true compares .*; set one of"):
+        check(to_config(config))
 
 
 def test_a_backbone_of_a_persons_own_is_checked_like_the_others() -> None:

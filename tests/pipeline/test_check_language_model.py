@@ -213,3 +213,16 @@ def test_a_method_without_a_language_model_does_not_read_it(qwen: Path, tmp_path
     source = resolve(composed(folder).llm, tmp_path)
     (folder / "config.json").write_text("{")
     check(config, source)
+
+
+def test_llamarec_wants_letters_positions_and_the_models_own_head(tmp_path: Path) -> None:
+    method = ("method=llamarec", "model=sasrec")
+    headless = save_model(tmp_path / "headless", "llama", head=False, tie_word_embeddings=False)
+    assert "has no lm_head.weight" in refusal(headless, *method)
+    learned = save_model(tmp_path / "learned", "gpt2", n_embd=24, n_layer=2, n_head=4, n_positions=128)
+    targets = "llamarec.lora.targets=[c_attn]"
+    message = refusal(learned, *method, targets, "llamarec.max_tokens=128")
+    assert "llamarec.max_tokens=128 and the answer are more than its 128 positions; set it to 127" in message
+    without_letters = save_model(tmp_path / "unknown", "llama", tie_word_embeddings=True)
+    save_tokenizer(without_letters, known=lambda character: character != "C")
+    assert "no token of its own for the letter C" in refusal(without_letters, *method)

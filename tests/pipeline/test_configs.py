@@ -25,7 +25,7 @@ from tslrec.system.errors import UserError
 from tslrec.system.targets import check_target
 
 CONFIGS = CHECKOUT / "configs"
-GROUPS = ("method", "data", "model", "llm", "fusion", "preset", "trainer", "logger", "launcher", "experiment")
+GROUPS = ("method", "data", "model", "llm", "t5", "fusion", "preset", "trainer", "logger", "launcher", "experiment")
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((CONFIGS / group).glob("*.yaml"))]
 PAIRS = sorted((CONFIGS / "pair").rglob("*.yaml"))
 PUBLISHED = [(model, data) for model in ("gru4rec", "caser", "sasrec", "fmlp") for data in ("beauty", "ml1m", "yelp")]
@@ -243,9 +243,11 @@ def test_a_target_that_lacks_a_value_is_refused() -> None:
 
 
 def test_the_schema_and_the_files_agree_on_every_key() -> None:
-    for group, section in (("llm", "LLMConfig"), ("trainer", "TrainerConfig"), ("data", "DataConfig")):
+    sections = {"llm": "LLMConfig", "t5": "EncoderDecoderConfig", "trainer": "TrainerConfig", "data": "DataConfig"}
+    package = CHECKOUT / "src" / "tslrec"
+    source = "".join(path.read_text() for path in (package / "config.py", *(package / "settings").glob("*.py")))
+    for group, section in sections.items():
         keys = {key for path in (CONFIGS / group).glob("*.yaml") for key in yaml.safe_load(path.read_text())}
-        source = (CHECKOUT / "src" / "tslrec" / "config.py").read_text()
         body = source.split(f"class {section}:")[1].split("@dataclass")[0]
         fields = set(re.findall(r"^    (\w+):", body, flags=re.MULTILINE))
         assert keys <= fields, group

@@ -12,18 +12,18 @@ from typing import Any
 
 import pytest
 
-from tslrec.config import (
-    Config,
-    LLMConfig,
-    LoraConfig,
-    TrainerConfig,
-    TrainingConfig,
-    non_defaults,
-    section_defaults,
-)
+from tslrec.config import Config, TrainerConfig, TrainingConfig, non_defaults, section_defaults
 from tslrec.models.backbones.gru4rec import GRU4Rec
 from tslrec.models.backbones.sasrec import SASRec
-from tslrec.stages.registry import e4srec_settings, recommender_settings, sft_settings
+from tslrec.settings.language_models import EncoderDecoderConfig, LLMConfig, LoraConfig
+from tslrec.stages.settings import (
+    e4srec_settings,
+    p5_settings,
+    pod_settings,
+    ranker_settings,
+    recommender_settings,
+    sft_settings,
+)
 from tslrec.system.targets import target_settings
 
 SASREC = {"name": "sasrec", "hidden_size": 64, "_target_": "tslrec.models.backbones.sasrec.SASRec"}
@@ -57,7 +57,9 @@ def test_a_section_is_what_is_not_its_default() -> None:
     assert non_defaults(llm) == {"name": "x", "random": {"hidden_size": 8}, "lora": {"rank": 4}}
 
 
-@pytest.mark.parametrize("settings", [recommender_settings, sft_settings, e4srec_settings])
+@pytest.mark.parametrize(
+    "settings", [recommender_settings, sft_settings, e4srec_settings, ranker_settings, p5_settings, pod_settings]
+)
 def test_how_products_are_rounded_is_in_the_key_where_it_changes_results(
     settings: Callable[[Config], dict[str, Any]],
 ) -> None:
@@ -70,9 +72,28 @@ def test_how_products_are_rounded_is_in_the_key_where_it_changes_results(
     assert key("gpu", "high") == {**on_a_cpu, "matmul_precision": "high"}
 
 
+def test_a_t5_is_in_the_key_of_p5_by_the_content_of_its_files(tmp_path: Path) -> None:
+    def settings(**changes: Any) -> dict[str, Any]:
+        return p5_settings(Config(t5=EncoderDecoderConfig(**changes), trainer=TrainerConfig("x")))
+
+    assert settings(name="other") == settings() == {"t5": {}, "p5": {}, "training": {}, "precision": "32-true"}
+    (tmp_path / "config.json").write_text('{"model_type": "t5"}')
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "spiece.model").write_bytes(b"pieces")
+    found = settings(path=str(tmp_path))
+    assert settings(path=str(tmp_path), d_model=9) == found
+    assert settings(path=str(tmp_path), whole_words=9) != found
+    (tmp_path / "spiece.model").write_bytes(b"others")
+    assert settings(path=str(tmp_path)) != found
+
+
 def test_no_default_changes_unnoticed() -> None:
     """Keys do not hold defaults: whoever changes one raises the versions of the stages that read it, and this file."""
     sections: dict[str, Any] = {
-        name: section_defaults(name) for name in ("training", "preferences", "sft", "knowledge", "e4srec", "llm")
+        name: section_defaults(name)
+        for name in (
+            *("training", "preferences", "sft", "knowledge", "llm"),
+            *("e4srec", "llamarec", "t5", "item_index", "p5", "pod"),
+        )
     }
     assert json.loads(PINNED.read_text(encoding="utf-8")) == sections

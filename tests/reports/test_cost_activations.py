@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from tslrec.config import LLMConfig, LoraConfig
 from tslrec.llm.gradient_checkpointing import checkpoint_layers
 from tslrec.llm.packing import PackedExamples
 from tslrec.llm.prompt import Prompt
@@ -22,6 +21,7 @@ from tslrec.llm.shape import shape_of
 from tslrec.llm.tiny import random_llama
 from tslrec.reports.costs.activations import Step, kept_bytes
 from tslrec.reports.costs.placement import Placement
+from tslrec.settings.language_models import LLMConfig, LoraConfig
 from tslrec.stages.sft.model import PreferenceLLM
 
 ITEM_SIZE, NUM_CLUSTERS, NUM_ITEMS = 16, 8, 100

@@ -16,7 +16,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from support.checkout import CHECKOUT
 from support.interactions import make_interactions
 from tslrec.cli.main import main
-from tslrec.config import LLMConfig, LoraConfig
 from tslrec.data.audit import audit
 from tslrec.data.windows import recent_positions
 from tslrec.llm.packing import Packer
@@ -26,6 +25,7 @@ from tslrec.reports.costs.activations import Step
 from tslrec.reports.costs.memory import CONTEXT_BYTES, GIB, HOST_BUFFER, Memory, training_memory
 from tslrec.reports.costs.placement import Placement
 from tslrec.reports.costs.work import both_ways, histogram
+from tslrec.settings.language_models import LLMConfig, LoraConfig
 from tslrec.stages.sft.data import PreferenceDataModule
 from tslrec.system.errors import UserError
 

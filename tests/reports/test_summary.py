@@ -27,7 +27,10 @@ UNREAD = {
 }
 """What a run is called by; what changes no result; and what makes a row of its own (see the test on it)."""
 READ_BY_STAGE = {stage.name: stage.sections for stage in STAGES}
-MADE_UP = ("preferences", "fusion", "llm", "sft", "knowledge", "e4srec")
+MADE_UP = (
+    *("preferences", "fusion", "llm", "sft", "knowledge"),
+    *("e4srec", "llamarec", "item_index", "p5", "pod", "t5"),
+)
 FIRST = {"model": None, "training": None, **dict.fromkeys(MADE_UP, 1)}
 
 

@@ -90,6 +90,30 @@ def test_the_language_model_cannot_be_exported(runs: Path, tmp_path: Path) -> No
     assert not (tmp_path / "out").exists()
 
 
+def test_a_backbone_with_a_vector_per_user_serves_no_other_histories(tmp_path: Path) -> None:
+    ended = train_here("method=base", "model=fpmc", *SMALL, "examples=3", folder=tmp_path)
+    assert ended.code == 0, ended.err
+    assert "No examples: " in ended.out
+    (folder,) = (tmp_path / "artifacts" / "runs").iterdir()
+    for use in (load, lambda folder: export(open_run(folder), tmp_path / "out")):
+        with pytest.raises(UserError, match=r"model=fpmc has a vector per user, so it serves no other histories; "):
+            use(folder)
+    assert not (tmp_path / "out").exists()
+
+
+def test_bert4rec_ranks_as_its_test_did_and_so_does_its_export(tmp_path: Path) -> None:
+    ended = train_here("method=tslrec", "model=bert4rec", *SMALL, "training.max_epochs=1", folder=tmp_path)
+    assert ended.code == 0, ended.err
+    (folder,) = (tmp_path / "artifacts" / "runs").iterdir()
+    run = open_run(folder)
+    export(run, tmp_path / "out")
+    for recommender in (load(folder), load(tmp_path / "out")):
+        for each in verify_ranks(
+            recommender.engine, run.interactions(), run.last[1], run.config.training.eval_batch_size
+        ):
+            assert each.equal == each.users > 0
+
+
 def test_titles_of_a_file_replace_those_of_the_run(runs: Path, tmp_path: Path) -> None:
     raw_id = load(run_of(runs, "base")).catalogue.raw_ids[2]
     (tmp_path / "titles.csv").write_text(f'item_id,title\n{raw_id},"A, with a comma"\nunknown,X\n')

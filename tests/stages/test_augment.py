@@ -12,11 +12,11 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from support.catalogue import LLM, context_of, prepare
-from tslrec.config import LLMConfig
 from tslrec.knowledge.store import CATEGORIES, KnowledgeStore
 from tslrec.llm.adapter import save_trained
 from tslrec.llm.item_scaling import Scaling, standardise_items
 from tslrec.llm.weights_source import resolve
+from tslrec.settings.language_models import LLMConfig
 from tslrec.stages import augment as stage
 from tslrec.stages.augment import count_cases
 from tslrec.stages.outputs import item_embeddings, read_item_embeddings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from safetensors.torch import save_file
 from support.interactions import make_interactions
 from tslrec.data.interactions import IdMap, Interactions
 from tslrec.models.backbones.base import Backbone
+from tslrec.models.backbones.bert4rec import BERT4Rec
 from tslrec.models.backbones.caser import Caser
+from tslrec.models.backbones.fpmc import FPMC
+from tslrec.models.backbones.lru import LRURec
 from tslrec.models.backbones.sasrec import SASRec
 from tslrec.models.fusions.category import CategoryFusion
 from tslrec.models.fusions.gate import GatedFusion
@@ -85,6 +89,34 @@ def test_tables_of_items_and_users_are_carried_row_by_row_and_the_rest_as_a_whol
     assert torch.equal(begun["first.weight"], weights["first.weight"])
 
 
+def test_a_bias_per_item_is_carried_item_by_item_and_that_of_a_cold_item_is_the_mean(tmp_path: Path) -> None:
+    old, new = LRURec(IdEmbedding(3, SIZE), 0, MAX_LEN), LRURec(IdEmbedding(5, SIZE), 0, MAX_LEN)
+    assert old.output_bias_I is not None
+    assert new.output_bias_I is not None
+    drawn = new.output_bias_I.detach().clone()
+    continued = carried(tmp_path, old)
+    continued.begin(new)
+    begun = new.output_bias_I.detach().clone()
+    assert torch.equal(begun[[0, 1, 3, 4]], old.output_bias_I.detach()[[0, 3, 2, 1]])
+    assert torch.equal(begun[[2, 5]], drawn[[2, 5]])
+    continued.complete(new)
+    torch.testing.assert_close(new.output_bias_I.detach()[5], begun[1:5].mean())
+
+
+def test_a_source_of_knowledge_trains_its_biases_but_not_its_encoder(tmp_path: Path) -> None:
+    old, new = LRURec(IdEmbedding(3, SIZE), 0, MAX_LEN), LRURec(IdEmbedding(5, SIZE), 0, MAX_LEN)
+    continued = carried(tmp_path, old, keeps_items=True)
+    continued.begin(new)
+    before = {name: value.clone() for name, value in new.state_dict().items()}
+    train_a_step(new)
+    continued.complete(new)
+    after = new.state_dict()
+    table = after["item_embedding.weight"]
+    assert torch.equal(table[[0, 1, 3, 4]], old.state_dict()["item_embedding.weight"][[0, 3, 2, 1]])
+    changed = {name for name in after if name in before and not torch.equal(after[name], before[name])}
+    assert changed - {"item_embedding.weight"} == {"output_bias_I"}
+
+
 def test_as_many_users_as_before_are_still_carried_by_their_ids(tmp_path: Path) -> None:
     old, new = caser(IdEmbedding(3, SIZE), 2), caser(IdEmbedding(3, SIZE), 2)
     places = {"items_I": torch.tensor([0, 2, 1, 3]), "users_U": torch.tensor([1, 0])}
@@ -116,10 +148,37 @@ def train_a_step(backbone: Backbone) -> None:
     optimizer.step()
 
 
-@pytest.mark.parametrize("own_output", [False, True])
-def test_a_source_of_knowledge_keeps_old_rows_and_its_encoder_to_the_bit(own_output: bool, tmp_path: Path) -> None:
-    old = sasrec(IdEmbedding(3, SIZE), own_output=own_output)
-    new = sasrec(IdEmbedding(5, SIZE), own_output=own_output)
+def bert4rec(item_embedding: ItemEmbedding) -> BERT4Rec:
+    return BERT4Rec(item_embedding, 0, MAX_LEN, num_heads=1, inner_size=8)
+
+
+def test_biases_of_items_are_carried_row_by_row(tmp_path: Path) -> None:
+    old, new = bert4rec(IdEmbedding(3, SIZE)), bert4rec(IdEmbedding(5, SIZE))
+    with torch.no_grad():
+        old.output_bias_I.copy_(torch.tensor([0.0, 1, 2, 3]))
+    continued = carried(tmp_path, old)
+    continued.begin(new)
+    assert new.output_bias_I.tolist() == [0, 3, 0, 2, 1, 0]
+    assert torch.equal(new.mask_D, old.mask_D)
+    continued.complete(new)
+    # The cold item has the mean of the others.
+    assert new.output_bias_I.tolist() == [0, 3, 0, 2, 1, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("make", "trained"),
+    [
+        (sasrec, set()),
+        (lambda items: sasrec(items, own_output=True), {"own_output_IE"}),
+        (bert4rec, {"output_bias_I"}),
+        (lambda items: FPMC(items, 3 if items.num_items == 5 else 2, MAX_LEN), {"own_output_IE"}),
+    ],
+    ids=["sasrec", "sasrec, own output", "bert4rec", "fpmc"],
+)
+def test_a_source_of_knowledge_keeps_old_rows_and_its_encoder_to_the_bit(
+    make: Callable[[ItemEmbedding], Backbone], trained: set[str], tmp_path: Path
+) -> None:
+    old, new = make(IdEmbedding(3, SIZE)), make(IdEmbedding(5, SIZE))
     continued = carried(tmp_path, old, keeps_items=True)
     continued.begin(new)
     assert isinstance(new.item_embedding, GrownEmbedding)
@@ -133,7 +192,7 @@ def test_a_source_of_knowledge_keeps_old_rows_and_its_encoder_to_the_bit(own_out
     assert not torch.equal(table[2], first[2])
     torch.testing.assert_close(table[5], table[1:5].mean(dim=0))
     changed = {name for name in after if name in before and not torch.equal(after[name], before[name])}
-    assert changed - {"item_embedding.weight"} == ({"own_output_IE"} if own_output else set())
+    assert changed - {"item_embedding.weight"} == trained
     assert isinstance(new.item_embedding, IdEmbedding)
 
 

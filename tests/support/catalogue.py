@@ -17,10 +17,11 @@ import torch
 from safetensors.numpy import save_file
 
 from support.interactions import make_interactions
-from tslrec.config import Config, DataConfig, LLMConfig, LoraConfig, MethodConfig, SFTConfig, TrainerConfig
+from tslrec.config import Config, DataConfig, MethodConfig, SFTConfig, TrainerConfig
 from tslrec.llm.adapter import save_trained
 from tslrec.llm.weights_source import resolve
 from tslrec.pipeline.artifacts import Artifact, ArtifactStore, Recipe
+from tslrec.settings.language_models import LLMConfig, LoraConfig
 from tslrec.stages import augment
 from tslrec.stages.context import StageContext
 from tslrec.stages.outputs import read_item_embeddings

@@ -26,6 +26,7 @@ from support.sft_market import sft_context
 from tslrec.config import TrainerConfig
 from tslrec.data.datamodule import SequenceDataModule
 from tslrec.data.interactions import Interactions
+from tslrec.data.masking import Masking
 from tslrec.data.sequence_batch import SequenceBatch
 from tslrec.models.backbones.caser import Caser
 from tslrec.models.backbones.fmlp import FMLPRec
@@ -57,7 +58,12 @@ def market(num_users: int) -> Interactions:
 
 
 def data_module(
-    interactions: Interactions, *, all_positions: bool = True, packed: bool = False, batch_size: int = 24
+    interactions: Interactions,
+    *,
+    all_positions: bool = True,
+    packed: bool = False,
+    batch_size: int = 24,
+    masking: Masking | None = None,
 ) -> SequenceDataModule:
     return SequenceDataModule(
         interactions,
@@ -67,6 +73,7 @@ def data_module(
         all_positions=all_positions,
         packed=packed,
         seed=1,
+        masking=masking,
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tslrec.config import LLMConfig
+from tslrec.settings.language_models import LLMConfig
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPOSITORY = "people/model"

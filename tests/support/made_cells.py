@@ -16,8 +16,15 @@ STAGES = {
     "ci": ["backbone", "preferences", "fusion"],
     "tslrec": ["backbone", "preferences", "sft", "augment", "fusion"],
     "ablation_own_embeddings": ["backbone", "own_embeddings", "fusion"],
+    "e4srec": ["backbone", "e4srec"],
+    "llamarec": ["backbone", "ranker"],
+    "p5": ["item_index", "p5"],
+    "pod": ["pod"],
 }
-HITS = {"base": 0.2, "ci": 0.24, "tslrec": 0.4, "ablation_own_embeddings": 0.22}
+HITS = {
+    "base": 0.2, "ci": 0.24, "tslrec": 0.4, "ablation_own_embeddings": 0.22,
+    "e4srec": 0.1, "llamarec": 0.2, "p5": 0.1, "pod": 0.05,
+}  # fmt: skip
 """By method, the share of users who have their target among the first ten, about."""
 
 
@@ -54,10 +61,11 @@ def make_cell(
         "preset": preset,
         "method": method,
         "seed": seed,
-        "llm": "none",
+        "llm": None if method in ("base", "ci") else "random weights",
         "metrics": metrics,
         "curve": [0.02 * (seed + 1), HITS[method] / 2, HITS[method] / 4],
         "config": {
+            "method": {"name": method, "stages": STAGES[method]},
             "model": {"name": model},
             "source_model": None,
             "training": {"batch_size": 7},

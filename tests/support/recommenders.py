@@ -9,9 +9,11 @@ import polars as pl
 import torch
 
 from tslrec.models.backbones.base import Backbone
+from tslrec.models.backbones.bert4rec import BERT4Rec
 from tslrec.models.backbones.caser import Caser
 from tslrec.models.backbones.fmlp import FMLPRec
 from tslrec.models.backbones.gru4rec import GRU4Rec
+from tslrec.models.backbones.lru import LRURec
 from tslrec.models.backbones.sasrec import SASRec
 from tslrec.models.item_embedding import IdEmbedding
 from tslrec.serving.catalogue import Catalogue
@@ -27,6 +29,8 @@ BACKBONES: dict[str, tuple[Callable[..., Backbone], dict[str, Any]]] = {
     "caser": (Caser, {}),
     "caser of its authors": (Caser, {"recent_first": True, "own_output": True}),
     "fmlp": (FMLPRec, {}),
+    "bert4rec": (BERT4Rec, {"inner_size": 16}),
+    "lru": (LRURec, {}),
 }
 """Every backbone, and its other form: class and settings."""
 

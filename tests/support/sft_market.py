@@ -13,12 +13,13 @@ import torch
 from safetensors.numpy import save_file
 
 from support.interactions import make_interactions
-from tslrec.config import Config, DataConfig, LLMConfig, LoraConfig, MethodConfig, SFTConfig, TrainerConfig
+from tslrec.config import Config, DataConfig, MethodConfig, SFTConfig, TrainerConfig
 from tslrec.data.batching import split_users
 from tslrec.data.interactions import Interactions
 from tslrec.evaluation.preference_fit import squared_error
 from tslrec.knowledge.preferences import user_preferences
 from tslrec.llm.weights_source import resolve
+from tslrec.settings.language_models import LLMConfig, LoraConfig
 from tslrec.stages.context import StageContext
 from tslrec.stages.outputs import read_item_embeddings
 from tslrec.stages.sft.data import training_histories

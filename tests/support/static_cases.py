@@ -13,7 +13,9 @@ from tslrec.data.interactions import Interactions
 from tslrec.models.backbones.base import Backbone, CausalBackbone
 from tslrec.models.backbones.caser import Caser
 from tslrec.models.backbones.fmlp import FMLPRec
+from tslrec.models.backbones.fpmc import FPMC
 from tslrec.models.backbones.gru4rec import GRU4Rec
+from tslrec.models.backbones.lru import LRURec
 from tslrec.models.backbones.sasrec import SASRec
 from tslrec.models.fusions.category import CategoryFusion
 from tslrec.models.fusions.gate import GatedFusion
@@ -28,6 +30,8 @@ BACKBONES: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "caser": (Caser, {}),
     "caser, its own output": (Caser, {"own_output": True, "use_user_embedding": True, "recent_first": True}),
     "fmlp": (FMLPRec, {}),
+    "fpmc": (FPMC, {}),
+    "lru": (LRURec, {}),
 }
 TABLES = ("id", "gate", "category")
 
@@ -53,8 +57,8 @@ def make_backbone(name: str, table: str = "id", *, dropout: bool = False) -> Bac
     """A backbone with fixed weights, without dropout if nothing else is said."""
     torch.manual_seed(0)
     kind, settings = BACKBONES[name]
-    names = ("hidden_dropout", "attention_dropout") if kind is SASRec else ("dropout",)
-    rates = {} if dropout else dict.fromkeys(names, 0.0)
+    names: dict[type[Any], tuple[str, ...]] = {SASRec: ("hidden_dropout", "attention_dropout"), FPMC: ()}
+    rates = {} if dropout else dict.fromkeys(names.get(kind, ("dropout",)), 0.0)
     backbone: Backbone = kind(item_table(table), NUM_USERS, MAX_LEN, **settings, **rates)
     return backbone
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from tslrec.config import LLMConfig, LoraConfig
 from tslrec.llm.weights_source import resolve
+from tslrec.settings.language_models import LLMConfig, LoraConfig
 from tslrec.stages.sft.loading import new_model
 from tslrec.stages.sft.model import PreferenceLLM
 

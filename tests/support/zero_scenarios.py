@@ -19,8 +19,9 @@ import lightning
 import torch
 
 from support.sft_market import sft_context
-from tslrec.config import LLMConfig, LoraConfig, TrainerConfig
+from tslrec.config import TrainerConfig
 from tslrec.llm.prompted import PromptedLLM
+from tslrec.settings.language_models import LLMConfig, LoraConfig
 from tslrec.stages.context import StageContext
 from tslrec.stages.sft import stage as sft
 from tslrec.system import processes

@@ -14,9 +14,9 @@ import torch
 
 from support.checkout import CHECKOUT
 from support.in_process import RUN, forge, train_here
-from tslrec.config import LLMConfig
 from tslrec.llm.loading import load
 from tslrec.llm.weights_source import resolve
+from tslrec.settings.language_models import LLMConfig
 from tslrec.system.errors import UserError
 from tslrec.training.checkpoint_io import TENSORS, TREE, CheckpointFiles
 from tslrec.training.checkpoints import Checkpoints

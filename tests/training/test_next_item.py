@@ -19,10 +19,13 @@ from support.interactions import make_interactions
 from support.threads import torch_threads
 from tslrec.data.datamodule import SequenceDataModule
 from tslrec.data.interactions import Interactions
+from tslrec.models.backbones.bert4rec import BERT4Rec
+from tslrec.models.backbones.fpmc import FPMC
 from tslrec.models.fusions.gate import GatedFusion
 from tslrec.models.item_embedding import IdEmbedding
 from tslrec.stages.building import build_backbone
 from tslrec.training.next_item import NextItemModule, narrowed, placed
+from tslrec.training.pairwise_loss import other_items
 from tslrec.training.sampled_softmax import NegativeSampler
 
 MAX_LEN = 9
@@ -57,7 +60,7 @@ def summed_gradient(
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")
-@pytest.mark.parametrize(("name", "packed"), [("gru4rec", False), ("sasrec", False), ("sasrec", True)])
+@pytest.mark.parametrize(("name", "packed"), [("gru4rec", False), ("sasrec", False), ("sasrec", True), ("fpmc", False)])
 def test_all_positions_train_what_all_prefixes_train(name: str, packed: bool) -> None:
     torch.manual_seed(0)
     model = yaml.safe_load(Path(CHECKOUT / "configs" / "model" / f"{name}.yaml").read_text())
@@ -82,7 +85,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")
 @pytest.mark.parametrize("num_negatives", [None, 12])
-@pytest.mark.parametrize("name", ["caser", "caser, its own output", "fmlp"])
+@pytest.mark.parametrize("name", ["caser", "caser, its own output", "fmlp", "lru"])
 def test_micro_batches_of_prefixes_give_the_gradient_of_their_step(
     name: str, num_negatives: int | None, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,7 +128,7 @@ def test_micro_batches_of_prefixes_give_the_gradient_of_their_step(
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")
-@pytest.mark.parametrize("name", ["caser", "fmlp"])
+@pytest.mark.parametrize("name", ["caser", "fmlp", "lru"])
 def test_what_a_step_draws_follows_from_its_seed(name: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever thread comes first. Of equal micro-batches each has draws of its own."""
     monkeypatch.setattr("tslrec.data.packing.FIXED_MICRO_BATCH", 4)
@@ -210,3 +213,66 @@ def test_padding_keeps_its_place_where_no_input_is_padded() -> None:
     rows, places = narrowed(torch.arange(4.0)[:, None], [torch.tensor([[2, 3]])])
     assert rows[:, 0].tolist() == [0, 2, 3]
     assert places[0].tolist() == [[1, 2]]
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
+@pytest.mark.parametrize("num_negatives", [None, 12])
+@pytest.mark.parametrize("recbole_rules", [False, True])
+def test_masked_items_are_told_row_by_row(num_negatives: int | None, recbole_rules: bool) -> None:
+    """A packed step of an item table that is computed, against each of its rows alone, with a bias in the scores."""
+    torch.manual_seed(0)
+    items = GatedFusion(20, 8, knowledge_IH=torch.randn(21, 5))
+    backbone = BERT4Rec(items, 6, MAX_LEN, inner_size=16, recbole_rules=recbole_rules).double().eval()
+    torch.nn.init.normal_(backbone.output_bias_I)
+    sampler = num_negatives and NegativeSampler(np.ones(21, dtype=np.int64), num_negatives=num_negatives, exponent=0.0)
+    module = NextItemModule(backbone, learning_rate=1e-3, weight_decay=0.0, sampler=sampler or None).eval()
+    data = data_of(histories([3, 4, 7, 9, 11, 12, 30]), masking=backbone.masking)
+    for batch in data.train_dataloader():
+        torch.manual_seed(1)
+        loss = module.training_step(batch, 0)
+        found = torch.autograd.grad(loss, list(module.parameters()))
+        torch.manual_seed(1)
+        negatives = sampler.draw(torch.device("cpu")) if sampler else None
+        table_ID = items.table()
+        output_IE = torch.cat([table_ID, backbone.output_bias_I[:, None]], dim=1)
+        (part,) = batch.parts
+        assert part.packing is not None
+        total = torch.zeros((), dtype=torch.float64)
+        for sequence in range(int(part.packing.sequences_BL.max()) + 1):
+            here = part.packing.sequences_BL == sequence
+            shown, targets = part.items_BL[here][None], part.targets[here]
+            state = backbone.all_positions(shown, torch.tensor([shown.shape[1]]), torch.tensor([0]), table_ID)[0]
+            total = total + module.loss_of(state[targets > 0], targets[targets > 0], output_IE, negatives)
+        expected = total / batch.num_targets
+        torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+        for ours, wanted in zip(found, torch.autograd.grad(expected, list(module.parameters())), strict=True):
+            torch.testing.assert_close(ours, wanted, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
+def test_bpr_compares_each_target_with_one_other_item() -> None:
+    torch.manual_seed(0)
+    fpmc = FPMC(IdEmbedding(20, 8), 6, MAX_LEN, bpr=True).double()
+    module = NextItemModule(fpmc, learning_rate=1e-3, weight_decay=0.0)
+    data = data_of(histories([3, 4, 7, 9, 11, 12]), all_positions=True)
+    for batch in data.train_dataloader():
+        torch.manual_seed(1)
+        loss = module.training_step(batch, 0)
+        torch.manual_seed(1)
+        users, targets = zip(
+            *(module.encoded(rows, rows.items_BL, fpmc.table(None)) for rows in batch.parts), strict=True
+        )
+        others = other_items(torch.cat(targets), 20)
+        scores = torch.cat(users) @ fpmc.own_output_IE.T
+        margin = scores.gather(1, torch.cat(targets)[:, None]) - scores.gather(1, others[:, None])
+        torch.testing.assert_close(loss, F.softplus(-margin).mean(), rtol=1e-8, atol=0)
+
+
+def test_other_items_are_drawn_uniformly_and_are_never_the_target() -> None:
+    torch.manual_seed(0)
+    targets = torch.arange(1, 6).repeat(20_000)
+    drawn = other_items(targets, 5)
+    assert not (drawn == targets).any()
+    counts = torch.bincount(targets * 6 + drawn, minlength=36).view(6, 6)[1:, 1:]
+    expected = 20_000 / 4
+    assert ((counts - expected).abs() <= 5 * expected**0.5)[~torch.eye(5, dtype=torch.bool)].all()

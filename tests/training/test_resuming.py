@@ -19,9 +19,12 @@ from safetensors.torch import load_file
 from support.ddp_scenarios import MAX_LEN, NUM_ITEMS, SIZE, data_module, market
 from support.threads import torch_threads
 from tslrec.config import TrainerConfig
+from tslrec.models.backbones.bert4rec import BERT4Rec
 from tslrec.models.backbones.caser import Caser
 from tslrec.models.backbones.fmlp import FMLPRec
+from tslrec.models.backbones.fpmc import FPMC
 from tslrec.models.backbones.gru4rec import GRU4Rec
+from tslrec.models.backbones.lru import LRURec
 from tslrec.models.backbones.sasrec import SASRec
 from tslrec.models.item_embedding import IdEmbedding
 from tslrec.system.errors import StoppedError, UserError
@@ -36,7 +39,7 @@ from tslrec.training.sampled_softmax import NegativeSampler
 from tslrec.training.trainer import StageTrainers
 
 EPOCHS = 3
-Kind = type[SASRec] | type[GRU4Rec] | type[Caser] | type[FMLPRec]
+Kind = type[SASRec] | type[GRU4Rec] | type[Caser] | type[FMLPRec] | type[FPMC] | type[BERT4Rec] | type[LRURec]
 Outcome = tuple[dict[str, torch.Tensor], dict[str, Any], bytes]
 
 
@@ -78,12 +81,20 @@ def training(
     kind: Kind = SASRec,
     num_negatives: int | None = None,
     every_seconds: float = 0.0,
+    batch_size: int = 24,
 ) -> Outcome:
     """A training with dropout and early stopping: its weights, its best evaluation and its log."""
     lightning.seed_everything(3, verbose=False)
-    data = data_module(market(31), all_positions=kind.causal, packed=kind is SASRec)
+    backbone = kind(IdEmbedding(NUM_ITEMS, SIZE), 100, MAX_LEN)
+    data = data_module(
+        market(31),
+        all_positions=kind.causal,
+        packed=kind is SASRec,
+        masking=backbone.masking,
+        batch_size=batch_size,
+    )
     module = NextItemModule(
-        kind(IdEmbedding(NUM_ITEMS, SIZE), 100, MAX_LEN),
+        backbone,
         learning_rate=1e-2,
         weight_decay=0.0,
         sampler=None
@@ -154,12 +165,31 @@ def test_killed_in_a_validation_it_ends_as_if_it_had_not_been(whole: Outcome, tm
         assert_same(training(tmp_path / str(number)), whole)
 
 
-@pytest.mark.parametrize("kind", [GRU4Rec, Caser, FMLPRec])
+class PairwiseFPMC(FPMC):
+    """Draws the items that it compares with."""
+
+    def __init__(self, item_embedding: IdEmbedding, num_users: int, max_len: int) -> None:
+        super().__init__(item_embedding, num_users, max_len, bpr=True)
+
+
+@pytest.mark.parametrize("kind", [GRU4Rec, Caser, FMLPRec, FPMC, PairwiseFPMC, LRURec])
 def test_every_backbone_goes_on(kind: Kind, tmp_path: Path) -> None:
     expected = training(tmp_path / "whole", kind=kind)
     with pytest.raises(KilledError):
         training(tmp_path / "killed", Interrupt(expected[1]["steps"] // 2, kill), kind=kind)
     assert_same(training(tmp_path / "killed", kind=kind), expected)
+
+
+def test_the_masks_of_bert4rec_go_on(tmp_path: Path) -> None:
+    # A row has few masked items, so steps of fewer targets: there are as many steps as of other backbones.
+    expected = training(tmp_path / "whole", kind=BERT4Rec, batch_size=8)
+    steps = expected[1]["steps"]
+    assert steps > 2 * EPOCHS
+    # In the first pass, at its end, and in the last one.
+    for step in (1, steps // EPOCHS, steps - 1):
+        with pytest.raises(KilledError):
+            training(tmp_path / "killed", Interrupt(step, kill), kind=BERT4Rec, batch_size=8)
+    assert_same(training(tmp_path / "killed", kind=BERT4Rec, batch_size=8), expected)
 
 
 @pytest.mark.parametrize("kind", [Caser, FMLPRec])

@@ -17,9 +17,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from support.static_cases import BACKBONES, TABLES, data_for, make_backbone
 from tslrec.config import TrainerConfig, TrainingConfig
+from tslrec.models.backbones import lru
 from tslrec.models.backbones.base import Backbone
+from tslrec.models.backbones.bert4rec import BERT4Rec
+from tslrec.models.backbones.fpmc import FPMC
+from tslrec.models.item_embedding import IdEmbedding
 from tslrec.stages import recommender
-from tslrec.stages.recommender import STEPS_PER_BATCH, steps_per_batch
+from tslrec.stages.recommender import STEPS_PER_BATCH, steps_for, steps_per_batch
 from tslrec.system.errors import UserError
 from tslrec.system.meter import Meter
 from tslrec.training import static_training
@@ -106,6 +110,8 @@ def weighted_cross_entropy(user_TE: Tensor, output_IE: Tensor, targets_T: Tensor
 def test_a_step_does_nothing_that_a_graph_cannot_hold(name: str, table: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward pass, backward pass and optimizer; the loss alone has a test of its own device."""
     monkeypatch.setattr(static_training, "softmax_loss", weighted_cross_entropy)
+    # The form of the recurrence that a GPU takes.
+    monkeypatch.setattr(lru, "goes_by_steps", lambda items_BL: False)
     backbone = make_backbone(name, table)
     optimizer = torch.optim.Adam(backbone.parameters(), fused=True)
     training = StaticTraining(backbone, optimizer, torch.zeros(2, dtype=torch.float64))
@@ -167,7 +173,7 @@ def training(
 
 
 @pytest.mark.parametrize("steps_per_epoch", [None, 7])
-@pytest.mark.parametrize("name", ["sasrec", "gru4rec", "caser, its own output", "fmlp"])
+@pytest.mark.parametrize("name", ["sasrec", "gru4rec", "caser, its own output", "fmlp", "fpmc", "lru"])
 def test_groups_of_steps_train_what_single_steps_train(name: str, steps_per_epoch: int | None, tmp_path: Path) -> None:
     """In float64: in float32, Adam makes steps of mere rounding errors where a gradient is zero, as a key's bias's."""
     single, grouped = (
@@ -203,7 +209,7 @@ class Kill(lightning.Callback):
             raise KilledError
 
 
-@pytest.mark.parametrize("name", ["sasrec", "gru4rec", "caser", "fmlp"])
+@pytest.mark.parametrize("name", ["sasrec", "gru4rec", "caser", "fmlp", "lru"])
 def test_a_killed_training_in_groups_ends_as_if_it_had_not_been(name: str, tmp_path: Path) -> None:
     """Bit for bit, with dropout; killed in an epoch, at its end, and in the next one."""
     whole = training(tmp_path / "whole", name, together=5, dropout=True)
@@ -294,5 +300,24 @@ def test_steps_are_grouped_where_they_can_be_graphs(
 ) -> None:
     monkeypatch.setattr(recommender.torch.cuda, "is_available", lambda: True)
     assert steps_per_batch(*configs()) == together
+    assert steps_for(make_backbone("sasrec"), *configs()) == together
     monkeypatch.setattr(recommender.torch.cuda, "is_available", lambda: False)
     assert steps_per_batch(*configs()) == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "drawn"),
+    [
+        (lambda items: BERT4Rec(items, 1, 5), "masks of BERT4Rec"),
+        (lambda items: FPMC(items, 1, 5, bpr=True), "items to compare with of FPMC"),
+    ],
+)
+def test_steps_of_which_the_host_draws_a_part_are_no_graphs_and_the_log_says_so(
+    make: Callable[[IdEmbedding], Backbone], drawn: str, monkeypatch: pytest.MonkeyPatch, log_lines: list[str]
+) -> None:
+    backbone = make(IdEmbedding(20, 8))
+    monkeypatch.setattr(recommender.torch.cuda, "is_available", lambda: True)
+    assert steps_for(backbone, *changed()()) == 1
+    assert log_lines == [f"no CUDA graphs of steps: the host draws the {drawn} for each step"]
+    assert steps_for(backbone, *changed(accelerator="cpu")()) == 1
+    assert len(log_lines) == 1

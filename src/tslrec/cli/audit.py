@@ -40,7 +40,9 @@ def run(arguments: argparse.Namespace) -> None:
 
     from tslrec.data.audit import RowFacts, audit
     from tslrec.data.ingest import count_duplicates, encode, filter_and_number, read_raw, without_duplicates
+    from tslrec.data.item_titles import match_titles
     from tslrec.data.statistics import fraction
+    from tslrec.data.titles_file import optional_titles_path, read_titles_file
     from tslrec.pipeline.check import check_data
     from tslrec.pipeline.composition import compose_overrides
     from tslrec.reports.audit_view import print_audit
@@ -54,7 +56,9 @@ def run(arguments: argparse.Namespace) -> None:
     interactions = filter_and_number(encode(raw), config.data, where)
     read = len(raw.rows)
     rows = RowFacts(read, raw.reading, fraction(read - interactions.num_interactions, read))
-    facts = audit(interactions, config.training.max_len, duplicates, rows)
+    path = optional_titles_path(config.data, Path(config.cache))
+    titles = None if path is None else match_titles(interactions.ids.items, read_titles_file(path))[1]
+    facts = audit(interactions, config.training.max_len, duplicates, rows, titles)
     if arguments.json is not None:
         write(arguments.json, config.data.name, where, facts)
     print_audit(config.data.title, facts, Console(), duplicates=raw.duplicates)

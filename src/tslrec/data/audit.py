@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tslrec.data.audit_times import TimeFacts, time_facts
 from tslrec.data.formats.base import Reading
 from tslrec.data.interactions import PADDING, TEST, VALIDATION, Interactions
+from tslrec.data.item_titles import TitleCounts
 from tslrec.data.statistics import Fraction, fraction, table1_row
 from tslrec.data.windows import Prefixes, all_prefixes
 
@@ -122,6 +123,7 @@ class Audit:
         popularity: share of the most popular items.
         times: ties and leakage by timestamps; None without timestamps.
         rows: what became of the source's rows; None if the caller does not know.
+        titles: how the file of titles fits; None without one.
     """
 
     table1: dict[str, float]
@@ -133,6 +135,7 @@ class Audit:
     popularity: PopularityFacts
     times: TimeFacts | None
     rows: RowFacts | None = None
+    titles: TitleCounts | None = None
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,11 @@ class RowFacts:
 
 
 def audit(
-    interactions: Interactions, max_len: int, duplicates: Fraction | None = None, rows: RowFacts | None = None
+    interactions: Interactions,
+    max_len: int,
+    duplicates: Fraction | None = None,
+    rows: RowFacts | None = None,
+    titles: TitleCounts | None = None,
 ) -> Audit:
     """Computes all facts.
 
@@ -160,6 +167,7 @@ def audit(
         max_len: length of a backbone's input, in items.
         duplicates: see `Audit`; counted by the caller on the raw rows, which `interactions` no longer has.
         rows: see `Audit`; likewise.
+        titles: see `Audit`.
     """
     train_N = interactions.is_training_N
     prefixes = all_prefixes(interactions, max_len)
@@ -177,6 +185,7 @@ def audit(
         popularity=popularity_facts(interactions),
         times=time_facts(interactions, train_N),
         rows=rows,
+        titles=titles,
     )
 
 

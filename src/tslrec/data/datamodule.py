@@ -17,7 +17,10 @@ from torch import Tensor
 
 from tslrec.data.batching import Batches, RandomBatches, rank_share
 from tslrec.data.interactions import TEST, VALIDATION, Interactions
-from tslrec.data.packing import Packing, chunks_by_length, equal_chunks, pack_rows
+from tslrec.data.masked_rows import MaskedRows, NumberedBatches
+from tslrec.data.masking import Masking
+from tslrec.data.packed_batch import packed_batch
+from tslrec.data.packing import chunks_by_length, equal_chunks
 from tslrec.data.sequence_batch import SequenceBatch, TrainingBatch
 from tslrec.data.static_layouts import PackedLayout, PrefixLayout, StaticLayout, WindowLayout
 from tslrec.data.step_groups import FlatItems, StepGroups, collate_group
@@ -48,7 +51,9 @@ class SequenceDataModule(lightning.LightningDataModule):
         validation_users: number of users per validation, drawn at random once; None: all.
         test_users: the same for the test.
         steps_per_batch: optimizer steps in one batch of the trainer, as tensors of fixed shapes (`StepGroup`), for a
-            single process; 1: a batch is a step (`TrainingBatch`).
+            single process; 1: a batch is a step (`TrainingBatch`). Masked rows have no such shapes.
+        masking: train on masked items of whole training parts, in packed rows (`MaskedBackbone`), which `all_positions`
+            does not change; None: on the next item.
 
     Attributes:
         validated: ids of the users of a validation, ascending.
@@ -73,6 +78,7 @@ class SequenceDataModule(lightning.LightningDataModule):
         validation_users: int | None = None,
         test_users: int | None = None,
         steps_per_batch: int = 1,
+        masking: Masking | None = None,
     ) -> None:
         super().__init__()
         self.interactions = interactions
@@ -83,7 +89,12 @@ class SequenceDataModule(lightning.LightningDataModule):
         self.validated = sample_users(interactions, validation_users)
         self.tested = sample_users(interactions, test_users)
         collate: Callable[..., TrainingBatch]
-        if all_positions:
+        if masking is not None:
+            assert steps_per_batch == 1, "masked rows have no fixed shapes"
+            masked = MaskedRows(interactions, masking, max_len=max_len, seed=seed)
+            instances, collate = len(masked), masked.collate
+            batch_size = masked.rows_per_step(batch_size)
+        elif all_positions:
             self.windows = all_windows(interactions, max_len)
             instances, collate = len(self.windows), self.collate_rows if packed else self.collate_windows
             per_window = self.windows.num_targets / max(1, instances)
@@ -93,7 +104,8 @@ class SequenceDataModule(lightning.LightningDataModule):
             instances, collate = len(self.prefixes), self.collate_prefixes
         if instances == 0:
             raise UserError(f"{interactions.name}: no user has two training items; give data with longer histories")
-        steps = RandomBatches(instances, batch_size, seed, steps_per_epoch)
+        batches = RandomBatches if masking is None else NumberedBatches
+        steps = batches(instances, batch_size, seed, steps_per_epoch)
         self.batches: Batches[Any] = Batches(steps, collate)
         if steps_per_batch > 1:
             layout = self.static_layout(batch_size, packed=packed)
@@ -164,16 +176,10 @@ class SequenceDataModule(lightning.LightningDataModule):
         windows = self.windows
         indices, counted = rank_share(step)
         starts, lengths, skipped = (each[indices] for each in (windows.starts, windows.lengths, windows.skipped))
-        rows_B, columns_B, shape = pack_rows(lengths, self.max_len)
         within = index_in_group(lengths)
-        index = np.repeat(rows_B, lengths), np.repeat(columns_B, lengths) + within
         items, source = self.interactions.items, np.repeat(starts, lengths) + within
         targets = np.where(within >= np.repeat(skipped, lengths), items[source + 1], 0) * counted
-        sequences = np.repeat(np.arange(len(lengths)), lengths)
-        packing = Packing(scatter(shape, index, sequences, -1), scatter(shape, index, within, 0))
-        unused_B = torch.zeros(shape[0], dtype=torch.int64)
-        items_BL, targets_BL = scatter(shape, index, items[source], 0), scatter(shape, index, targets, 0)
-        part = SequenceBatch(items_BL, unused_B, unused_B, targets_BL, packing=packing)
+        part = packed_batch(lengths, items[source], targets, self.max_len)
         return TrainingBatch((part,), int((windows.lengths[step] - windows.skipped[step]).sum()))
 
     def evaluation(self, held_out: int) -> Batches[SequenceBatch]:
@@ -252,22 +258,6 @@ def sample_users(interactions: Interactions, count: int | None) -> NDArray[np.in
     if count is None or count >= len(users):
         return users
     return np.sort(np.random.default_rng(SAMPLE_SEED).choice(users, count, replace=False))
-
-
-def scatter(
-    shape: tuple[int, int], index: tuple[NDArray[np.int64], NDArray[np.int64]], values: NDArray[np.int64], fill: int
-) -> Tensor:
-    """A tensor that holds values at the given positions and `fill` elsewhere.
-
-    Args:
-        shape: the tensor's shape.
-        index: row and column of each value.
-        values: the values.
-        fill: the number at all other positions.
-    """
-    array = np.full(shape, fill, dtype=np.int64)
-    array[index] = values
-    return torch.from_numpy(array)
 
 
 def evaluation_batches(

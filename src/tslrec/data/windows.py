@@ -39,6 +39,24 @@ class Windows:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Ranges of training parts of which some items are masked and then told from the others.
+
+    Attributes:
+        users: int64 `[W]`.
+        starts: int64 `[W]`, index of the first item in the flat array.
+        lengths: int64 `[W]`, number of items.
+    """
+
+    users: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+@dataclass(frozen=True)
 class Prefixes:
     """Every prefix of every training part, each with the item after it as its target.
 
@@ -72,17 +90,43 @@ def all_windows(interactions: Interactions, max_len: int) -> Windows:
     cut into overlapping windows, each starting half a window after the one before, so that every target sees at least
     half of the `max_len` items that a prefix would show: for those an approximation of prefix training.
     """
-    stride = max(1, max_len // 2)
-    inputs_U = interactions.train_lengths - 1
-    counts_U = np.where(inputs_U > 0, 1 + -(-np.maximum(inputs_U - max_len, 0) // stride), 0)
-    users = np.repeat(np.arange(interactions.num_users), counts_U)
+    users, number, begin, length = overlapping_windows(interactions.train_lengths - 1, max_len)
+    covered = np.where(number == 0, 0, (number - 1) * window_stride(max_len) + max_len)
+    return Windows(users, interactions.offsets[users] + begin, length, np.maximum(covered - begin, 0))
+
+
+def all_rows(interactions: Interactions, max_len: int) -> Rows:
+    """Rows that together hold every training part of two or more items, cut like `all_windows`."""
+    totals_U = interactions.train_lengths
+    users, _, begin, length = overlapping_windows(np.where(totals_U > 1, totals_U, 0), max_len)
+    return Rows(users, interactions.offsets[users] + begin, length)
+
+
+def window_stride(max_len: int) -> int:
+    """Items between the beginnings of two windows of a history."""
+    return max(1, max_len // 2)
+
+
+def overlapping_windows(
+    totals_U: NDArray[np.int64], max_len: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Cuts sequences into windows of up to `max_len` that overlap by half.
+
+    Args:
+        totals_U: length of each user's sequence; a user with none has no window.
+        max_len: length of the longest window.
+
+    Returns:
+        Of each window the user, its number among the user's, its begin in the sequence and its length.
+    """
+    stride = window_stride(max_len)
+    counts_U = np.where(totals_U > 0, 1 + -(-np.maximum(totals_U - max_len, 0) // stride), 0)
+    users = np.repeat(np.arange(len(totals_U)), counts_U)
     number = index_in_group(counts_U)
-    total = inputs_U[users]
+    total = totals_U[users]
     # The last window ends with the history, so it may overlap the one before it by more than half.
     begin = np.minimum(number * stride, np.maximum(total - max_len, 0))
-    length = np.minimum(total - begin, max_len)
-    covered = np.where(number == 0, 0, (number - 1) * stride + max_len)
-    return Windows(users, interactions.offsets[users] + begin, length, np.maximum(covered - begin, 0))
+    return users, number, begin, np.minimum(total - begin, max_len)
 
 
 def recent_positions(train_lengths_U: NDArray[np.int64], max_len: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

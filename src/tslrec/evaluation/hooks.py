@@ -54,10 +54,30 @@ class ListedUsers(NamedTuple):
     Attributes:
         users: of the batch.
         lists_BK: item ids, best first, distinct; 0 is an empty place. K is the module's `list_length`.
+        masked_BK: the same under the masked protocol, without items that the users had before; None: what is left of
+            `lists_BK` without these items.
     """
 
     users: EvaluatedUsers
     lists_BK: Tensor
+    masked_BK: Tensor | None = None
+
+
+class RankedUsers(NamedTuple):
+    """What a module that ranks the targets itself gives.
+
+    Attributes:
+        users: of the batch.
+        masked_B: float64 ranks of the targets, from 1, history masked; infinite where a target cannot be recommended.
+        unmasked_B: the same, history not masked.
+        lists: item ids, best first, `[B, K]`, masked and unmasked; 0 is an empty place. They reach as far as metrics of
+            lists look; None if there are no such metrics.
+    """
+
+    users: EvaluatedUsers
+    masked_B: Tensor
+    unmasked_B: Tensor
+    lists: tuple[Tensor, Tensor] | None = None
 
 
 class RankingHooks(lightning.LightningModule):
@@ -101,8 +121,8 @@ class RankingHooks(lightning.LightningModule):
         self.test_metrics = RankingMetrics(metrics, training_counts_I)
         self.test_ranks = UserRanks()
 
-    def predict_users(self, batch: Any) -> ScoredUsers | ListedUsers | None:
-        """Scores, or a list of items, for each user of an evaluation batch; None if no user of it counts."""
+    def predict_users(self, batch: Any) -> ScoredUsers | ListedUsers | RankedUsers | None:
+        """Scores, a list of items, or the target's rank for each user of a batch; None if no user of it counts."""
         raise NotImplementedError
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
@@ -130,8 +150,16 @@ class RankingHooks(lightning.LightningModule):
             return
         users = predicted.users
         if isinstance(predicted, ListedUsers):
-            lists = without_seen(predicted.lists_BK, users.seen_rows_S, users.seen_items_S), predicted.lists_BK
+            masked_BK = predicted.masked_BK
+            if masked_BK is None:
+                masked_BK = without_seen(predicted.lists_BK, users.seen_rows_S, users.seen_items_S)
+            lists = masked_BK, predicted.lists_BK
             masked_B, unmasked_B = (ranks_in_lists(lists_BK, users.targets_B) for lists_BK in lists)
+        elif isinstance(predicted, RankedUsers):
+            masked_B, unmasked_B = predicted.masked_B, predicted.unmasked_B
+            if metrics.list_length > 0:
+                assert predicted.lists is not None
+                lists = predicted.lists
         else:
             _, user_BD, table_ID = predicted
             masked_B, unmasked_B = target_ranks(

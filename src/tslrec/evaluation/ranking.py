@@ -152,15 +152,22 @@ def without_seen(lists_BK: Tensor, seen_rows_S: Tensor, seen_items_S: Tensor) ->
         seen_rows_S: see `target_ranks`.
         seen_items_S: see `target_ranks`.
     """
+    left_BK = lists_BK.masked_fill(seen_places(lists_BK, seen_rows_S, seen_items_S), 0)
+    order_BK = (left_BK == 0).sort(dim=1, stable=True).indices
+    return left_BK.gather(1, order_BK)
+
+
+def seen_places(lists_BK: Tensor, seen_rows_S: Tensor, seen_items_S: Tensor) -> Tensor:
+    """Which places of lists hold an item that the list's user had before, bool `[B, K]`; an empty place does not.
+
+    The arguments are those of `without_seen`.
+    """
     rows_B1 = torch.arange(len(lists_BK), device=lists_BK.device)[:, None]
     # Looked up among sorted numbers; -1 is no pair, and makes one where there is none.
     pairs_S = (F.pad(seen_rows_S, (1, 0)) * ITEM_IDS + F.pad(seen_items_S, (1, 0), value=-1)).sort().values
     pairs_BK = rows_B1 * ITEM_IDS + lists_BK
     found_BK = torch.searchsorted(pairs_S, pairs_BK).clamp_(max=len(pairs_S) - 1)
-    seen_BK = pairs_S[found_BK] == pairs_BK
-    left_BK = lists_BK.masked_fill(seen_BK, 0)
-    order_BK = (left_BK == 0).sort(dim=1, stable=True).indices
-    return left_BK.gather(1, order_BK)
+    return pairs_S[found_BK] == pairs_BK
 
 
 def common_dtype(user_BD: Tensor, table_ID: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """The trained parts of an adapted language model on disk: PEFT's adapter folder, and the layers trained beside LoRA.
 
 The folder `adapter/` is in PEFT's own format. The file `heads.safetensors` holds the parameters of each layer of
-`PromptedLLM.trained_layers` in float32, named `<layer>.<parameter>`.
+`SharedPrefixLLM.trained_layers` in float32, named `<layer>.<parameter>`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 
-from tslrec.llm.prompted import PromptedLLM
+from tslrec.llm.shared_prefix import SharedPrefixLLM
 from tslrec.llm.trained_layers import use_low_rank_factors
 from tslrec.llm.weights_source import ResolvedSource
 from tslrec.system.hashing import digest_files
@@ -65,7 +65,7 @@ def load_adapted(base: PreTrainedModel, folder: Path) -> tuple[PeftModel, dict[s
     return adapted, heads
 
 
-def save_trained(model: PromptedLLM, folder: Path, source: ResolvedSource) -> None:
+def save_trained(model: SharedPrefixLLM[Any], folder: Path, source: ResolvedSource) -> None:
     """Writes `adapter/` and `heads.safetensors` into a folder.
 
     Args:

@@ -12,13 +12,13 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from tslrec.llm.prompted import PromptedLLM
+from tslrec.llm.shared_prefix import SharedPrefixLLM
 from tslrec.training.best_weights import kept_weights
 from tslrec.training.deepspeed_zero import ZeroStrategy, full_numel, partitioned_loading
 
 log = logging.getLogger(__name__)
 
-Model = TypeVar("Model", bound=PromptedLLM)
+Model = TypeVar("Model", bound=SharedPrefixLLM[Any])
 
 
 class LLMFinetuningModule(lightning.LightningModule, Generic[Model]):
@@ -94,12 +94,16 @@ class LLMFinetuningModule(lightning.LightningModule, Generic[Model]):
         checkpoint["state_dict"] = kept_weights(self)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW over the trainable parameters, with linear warm-up and a cosine to zero, updated every step."""
+        """AdamW over the trainable parameters, its learning rate updated every step (`rate`)."""
         parameters = self.model.trainable_parameters()
         fused = can_fuse(parameters, self.trainer)
         optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay, fused=fused)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, self.num_steps, self.warmup))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.rate(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def rate(self, step: int) -> float:
+        """The learning rate after `step` optimizer steps, as a share of its peak: linear warm-up, a cosine to zero."""
+        return rate_at(step, self.num_steps, self.warmup)
 
 
 def can_fuse(parameters: Sequence[nn.Parameter], trainer: lightning.Trainer) -> bool | None:

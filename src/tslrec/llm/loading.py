@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tslrec.config import LLMConfig
 from tslrec.llm import hub
 from tslrec.llm.architecture import quietly
 from tslrec.llm.gguf import converted_copy
@@ -18,6 +17,7 @@ from tslrec.llm.gradient_checkpointing import checkpoint_layers
 from tslrec.llm.model_files import fingerprint
 from tslrec.llm.weight_names import refuse_incomplete
 from tslrec.llm.weights_source import ResolvedSource, resolve_locally
+from tslrec.settings.language_models import LLMConfig
 from tslrec.system.errors import UserError
 from tslrec.system.warning_filters import install_warning_filters, without_loading_bars
 

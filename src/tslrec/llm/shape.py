@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
-from tslrec.config import LLMConfig
+from tslrec.settings.language_models import LLMConfig
 from tslrec.system.errors import UserError
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

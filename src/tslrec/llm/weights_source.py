@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tslrec.config import LLMConfig
 from tslrec.llm import hub
 from tslrec.llm.gguf import SOURCE_FILE, is_gguf
 from tslrec.llm.model_files import fingerprint, missing_from_shards, missing_part
+from tslrec.settings.language_models import LLMConfig
 from tslrec.system.errors import UserError
 from tslrec.system.safetensors_io import shapes
 

@@ -10,8 +10,9 @@ import logging
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
-from tslrec.config import Config, LoraConfig
+from tslrec.config import Config
 from tslrec.llm.weights_source import ResolvedSource
+from tslrec.settings.language_models import LoraConfig
 from tslrec.stages.registry import stages_of
 from tslrec.system.errors import UserError
 from tslrec.system.machine_memory import in_gib, memory_bytes
@@ -61,14 +62,18 @@ def adapters(config: Config) -> dict[str, LoraConfig]:
     """The LoRA settings that the method's stages read, by key."""
     stages = {stage.name for stage in stages_of(config)}
     found = {"llm.lora": config.llm.lora} if "sft" in stages else {}
-    return {**found, **({"e4srec.lora": config.e4srec.lora} if "e4srec" in stages else {})}
+    if "e4srec" in stages:
+        found["e4srec.lora"] = config.e4srec.lora
+    if "ranker" in stages:
+        found["llamarec.lora"] = config.llamarec.lora
+    return found
 
 
 def check_targets(key: str, lora: LoraConfig, model: PreTrainedModel) -> None:
     """Checks that each LoRA target is the last part of the name of a linear layer.
 
     Args:
-        key: `llm.lora` or `e4srec.lora`.
+        key: such as `llm.lora`.
         lora: the settings.
         model: the language model without numbers.
 
@@ -134,6 +139,9 @@ def check_prompts(config: Config, source: ResolvedSource, model: PreTrainedModel
     where = short(source.description)
     vocabulary, _ = embedding_sizes(model)
     positions, most = learned_positions(model), getattr(model.config, "max_position_embeddings", None)
+    if any(stage.name == "ranker" for stage in stages_of(config)):
+        check_ranker_prompt(config, tokenizer, model, where)
+        check_head(source, model)
     for encode in encoders(config):
         try:
             prompt = encode(tokenizer)
@@ -154,6 +162,41 @@ def check_prompts(config: Config, source: ResolvedSource, model: PreTrainedModel
             log.warning(f"warning: llm {where}: {text} are more than the {most} that it was trained with")
 
 
+def check_ranker_prompt(config: Config, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, where: str) -> None:
+    """Encodes the pieces of LlamaRec's prompts, and compares their longest length with the model's positions.
+
+    Raises:
+        UserError: see `check_prompts`; and if the tokenizer has no token for a candidate's letter.
+    """
+    from tslrec.llm.architecture import embedding_sizes, learned_positions
+    from tslrec.llm.prompt import Prompt
+    from tslrec.stages.llamarec.prompt import pieces_for
+
+    numbers = config.llamarec
+    pieces = pieces_for(tokenizer, numbers)
+    tokens = Prompt(list(pieces.prefix), [*pieces.tail.tolist(), *pieces.answer.letters_C.tolist()])
+    check_tokens(tokens, tokenizer, embedding_sizes(model)[0], where)
+    text = f"llamarec.max_tokens={numbers.max_tokens} and the answer"
+    positions, most = learned_positions(model), getattr(model.config, "max_position_embeddings", None)
+    if positions is not None and numbers.max_tokens + 1 > positions:
+        raise UserError(f"llm {where}: {text} are more than its {positions} positions; set it to {positions - 1}")
+    if most is not None and numbers.max_tokens + 1 > most:
+        log.warning(f"warning: llm {where}: {text} are more than the {most} that it was trained with")
+
+
+def check_head(source: ResolvedSource, model: PreTrainedModel) -> None:
+    """Checks that the weights of a model with a head for tokens of its own hold that head.
+
+    Raises:
+        UserError: if they do not.
+    """
+    from tslrec.llm.loading import local_folder
+    from tslrec.llm.token_head import file_of_head
+
+    if source.kind != "random" and source.pretrained and not model.config.tie_word_embeddings:
+        file_of_head(local_folder(source))
+
+
 def encoders(config: Config) -> list[Callable[[PreTrainedTokenizerBase], Prompt]]:
     """What encodes the prompts of the method's stages."""
     from tslrec.stages.e4srec.prompt import encode_e4srec_prompt
@@ -161,7 +204,7 @@ def encoders(config: Config) -> list[Callable[[PreTrainedTokenizerBase], Prompt]
 
     stages = {stage.name for stage in stages_of(config) if stage.runs_llm}
     found: list[Callable[[PreTrainedTokenizerBase], Prompt]] = []
-    if stages - {"e4srec"}:
+    if stages - {"e4srec", "ranker"}:
         found.append(lambda tokenizer: encode_prompt(tokenizer, config.preferences.num_clusters))
     return [*found, encode_e4srec_prompt] if "e4srec" in stages else found
 

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from tslrec.config import Config
-from tslrec.stages.registry import arrays_made, fusion_inputs, makers_of, stage_names, stages_of
+from tslrec.evaluation.protocols import LIST_LENGTH, LIST_MARK
+from tslrec.stages.registry import (
+    INGESTED,
+    arrays_made,
+    fusion_inputs,
+    generates_lists,
+    makers_of,
+    stage_names,
+    stages_of,
+)
 from tslrec.system.errors import UserError
 from tslrec.system.targets import check_target
 
@@ -24,8 +33,25 @@ def check_stages(config: Config) -> None:
     if list(stages) != [stage for stage in names if stage in stages]:
         raise UserError(f"method.stages: {', '.join(stages)} is out of order; the order is {', '.join(names)}")
     for stage in stages_of(config):
-        if missing := set(stage.reads) - {"data", *stages}:
+        if missing := set(stage.reads) - {*INGESTED, *stages}:
             raise UserError(f"method.stages: '{stage.name}' needs '{min(missing)}' before it; add it to the method")
+
+
+def check_list_metrics(config: Config) -> None:
+    """Refuses metrics that look further than the lists of a method that generates them.
+
+    Raises:
+        UserError: naming the metric.
+    """
+    if not generates_lists(config.method.stages):
+        return
+    for name in config.metrics:
+        cutoff = name.partition("@")[2]
+        if cutoff.isascii() and cutoff.isdecimal() and int(cutoff) > LIST_LENGTH:
+            raise UserError(
+                f"metrics: {name} needs ranks beyond {LIST_LENGTH}, and method={config.method.name} gives each user a "
+                f"{LIST_MARK}, no full ranking; name cutoffs up to {LIST_LENGTH}"
+            )
 
 
 def check_fusion(config: Config) -> None:

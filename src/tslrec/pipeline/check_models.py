@@ -35,7 +35,8 @@ def check_models(config: Config) -> None:
     """Builds the backbone and the fusion on PyTorch's meta device and runs them once.
 
     Raises:
-        UserError: naming the settings with which that fails, or that need more memory than the machine has.
+        UserError: naming the settings with which that fails, that exclude each other, or that need more memory than the
+            machine has.
     """
     from tslrec.stages.trial import Unfit, try_backbone, try_fusion
 
@@ -49,6 +50,11 @@ def check_models(config: Config) -> None:
         values = {**config.model, "max_len": max_len}
         message = refusal("model", values, error, lambda tried: try_backbone(tried, *taken(tried)))
         raise UserError(message) from error
+    if config.model.get("bpr") and config.training.num_negatives is not None:
+        raise UserError(
+            f"training.num_negatives={config.training.num_negatives}: model.bpr=true compares each target with one "
+            "item that it draws itself; set one of the two to null or false"
+        )
     refuse_too_large(
         needed, f"model={config.model.get('name')} with model.hidden_size={size}, training.max_len={max_len}"
     )

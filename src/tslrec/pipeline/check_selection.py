@@ -32,7 +32,8 @@ def check_selection(config: Config, interactions: Interactions) -> None:
     from tslrec.data.held_out import held_out
     from tslrec.data.interactions import MIN_EVALUATED_LENGTH, TEST, VALIDATION
 
-    if not any(stage.restored_by is not None for stage in stages_of(config)):
+    evaluated = [stage for stage in stages_of(config) if stage.restored_by is not None]
+    if not evaluated:
         return
     training, name = config.training, config.data.name
     if not len(interactions.evaluated_users):
@@ -41,7 +42,7 @@ def check_selection(config: Config, interactions: Interactions) -> None:
             "with longer histories"
         )
     validation = held_out(interactions, sample_users(interactions, training.validation_users), VALIDATION)
-    if training.selection == "masked":
+    if training.selection == "masked" and not all(stage.selected_by_loss for stage in evaluated):
         check_masked(validation, name)
     elif validation.users < FEW_USERS:
         log.warning(f"warning: {few(validation.users, name)}")

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
-from tslrec.config import DEFAULT_METRICS, MOST, Config
+from tslrec.config import DEFAULT_METRICS, Config
+from tslrec.settings.bounds import MOST
+from tslrec.settings.rivals import P5_TASKS
 from tslrec.system.device_profiles import profile_of
 from tslrec.system.errors import UserError
 from tslrec.system.shown_values import LONGEST_SHOWN, shown
@@ -31,9 +33,10 @@ def check_values(config: Config) -> None:
     check_layer(config)
     if config.llm.weight_bits not in (None, 8, 4):
         raise UserError(f"llm.weight_bits={config.llm.weight_bits}: must be 8, 4 or null")
-    if not config.llm.lora.targets or not config.e4srec.lora.targets:
-        empty = "llm" if not config.llm.lora.targets else "e4srec"
-        raise UserError(f"{empty}.lora.targets=[]: name at least one linear layer, such as q_proj")
+    for section in ("llm", "e4srec", "llamarec"):
+        if not getattr(config, section).lora.targets:
+            raise UserError(f"{section}.lora.targets=[]: name at least one linear layer, such as q_proj")
+    check_item_index(config)
     check_metrics(config.metrics)
     profile_of(config.trainer.device)
 
@@ -82,6 +85,26 @@ def check_layer(config: Config) -> None:
     layers = (config.llm.shape or config.llm.random or {}).get("num_hidden_layers")
     if is_number and layers is not None and int(layer) > layers:
         raise UserError(f"knowledge.layer={layer}: llm={config.llm.name} has {layers} layers; name one of them")
+
+
+def check_item_index(config: Config) -> None:
+    """Checks that groups of one parent can have different tokens, and P5's tasks.
+
+    Raises:
+        UserError: naming the numbers or the tasks.
+    """
+    clusters, leaf = config.item_index.num_clusters, config.item_index.leaf_size
+    if clusters > leaf:
+        raise UserError(
+            f"item_index.num_clusters={clusters}: more than the {leaf} tokens of item_index.leaf_size, so that codes "
+            f"of items would not be unique; set it to {leaf} or less"
+        )
+    tasks = config.p5.tasks
+    for task in tasks:
+        if task not in P5_TASKS:
+            raise UserError(f"p5.tasks: {shown(task)} is none of {', '.join(P5_TASKS)}{nearest(task, P5_TASKS)}")
+    if "sequential" not in tasks or len(set(tasks)) != len(tasks):
+        raise UserError("p5.tasks: name each task once, and sequential among them, which the evaluation asks for")
 
 
 def check_sizes(key: str, sizes: Mapping[str, int] | None, *, zero_allowed: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from tslrec.pipeline.artifacts import Artifact
 from tslrec.pipeline.recipes import config_for
 from tslrec.pipeline.results import flatten, read_result
 from tslrec.stages.context import Earlier
-from tslrec.stages.registry import DATA_VERSION, Stage, stages_of
+from tslrec.stages.registry import DATA_VERSION, TITLES_VERSION, Stage, stages_of
 from tslrec.system.errors import UserError
 from tslrec.system.manifests import find_result, verify
 
@@ -30,7 +30,7 @@ class Continuation:
 
     Attributes:
         folder: of the finished run, `artifacts/runs/NAME`.
-        artifacts: its results, by stage, and `data`.
+        artifacts: its results, by stage, and `data` and, of a method that reads them, `titles`.
         interactions: its data set.
     """
 
@@ -73,6 +73,8 @@ class Continuation:
             check_settings(stage, own, artifacts[stage.name], result["config"], llm_identity, folder)
         data_key = artifacts[stages[-1].name].manifest["inputs"]["data"]
         artifacts["data"] = find(root, "data", data_key, DATA_VERSION, folder)
+        if "titles" in result:
+            artifacts["titles"] = find(root, "titles", result["titles"]["key"], TITLES_VERSION, folder)
         interactions = parquet.load(artifacts["data"].folder, str(result["data"]))
         return cls(folder, artifacts, interactions)
 

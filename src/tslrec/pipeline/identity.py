@@ -19,6 +19,9 @@ from tslrec.system.manifests import KEY_LENGTH
 CONTENT = "the content of data.path"
 """Name of the raw data's sha256 among what tells runs apart."""
 
+TITLES = "the content of data.titles"
+"""Name of the sha256 of the file of titles among what tells runs apart, of methods that read titles."""
+
 WEIGHTS = "llm.weights"
 """Prefix of what tells the language model's weights from others."""
 
@@ -39,6 +42,8 @@ def identity(result: Mapping[str, Any], *, versions: bool = True) -> dict[str, A
         (stage["weights"] for stage in stages.values() if stage.get("weights") is not None), {}
     )
     found.update(flatten(weights, f"{WEIGHTS}."))
+    if result.get("titles") is not None:
+        found[TITLES] = result["titles"]["sha256"]
     if result.get("continues") is not None:
         found["continue_from.settings"] = result["continues"]
     if versions:

@@ -185,7 +185,7 @@ def referenced_keys(root: Path, entries: list[Entry], needed: Iterable[str] = ()
 
 
 def keys_of_runs(root: Path) -> Iterator[str]:
-    """The keys of the stage results that recorded runs name.
+    """The keys of the stage results and of the titles that recorded runs name.
 
     Raises:
         UserError: if a `result.json` cannot be read.
@@ -194,6 +194,7 @@ def keys_of_runs(root: Path) -> Iterator[str]:
         try:
             results = json.loads(path.read_text(encoding="utf-8"))["results"]
             yield from (stage["key"] for result in results for stage in result["stages"].values())
+            yield from (result["titles"]["key"] for result in results if "titles" in result)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: not the result of a run ({error}); delete its folder") from error
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tslrec.config import Config
+from tslrec.llm.encoder_decoder.source import describe_t5
 from tslrec.pipeline.artifacts import Artifact, ArtifactStore, Recipe
 from tslrec.pipeline.recipes import config_for, run_key, stage_recipe, stage_seed
 from tslrec.pipeline.results import MethodResult
 from tslrec.pipeline.trackers.base import RunIdentity, Tracker, open_tracker
-from tslrec.stages.registry import Stage, runs_llm, stages_of
+from tslrec.stages.registry import INGESTED, Stage, runs_llm, runs_t5, stages_of
 from tslrec.system import interruptions, processes
 from tslrec.system.errors import StoppedError
 from tslrec.system.meter import Meter
@@ -39,7 +40,8 @@ class MethodRun:
         interactions: the data set.
         llm: where the language model's weights come from; None if no compared method runs one.
         continuation: the finished run that it continues; None if it starts anew.
-        artifacts: the results so far, by stage, and `data`.
+        titles: the artifact of the items' titles; None of a method that reads none.
+        artifacts: the results so far, by stage, and `data` and `titles`.
     """
 
     config: Config
@@ -49,6 +51,7 @@ class MethodRun:
     interactions: Interactions
     llm: ResolvedSource | None
     continuation: Continuation | None = None
+    titles: Artifact | None = None
     artifacts: dict[str, Artifact] = field(default_factory=dict)
 
     def run(self) -> MethodResult:
@@ -59,7 +62,7 @@ class MethodRun:
                 tracker that cannot start.
             StoppedError: if a signal asked the run to end; the same command resumes it.
         """
-        self.artifacts["data"] = self.data
+        self.artifacts.update(self.ingested())
         recipes = self.recipes()
         self.store.need([recipe.key for recipe in recipes.values()])
         with self.tracker(run_key(recipe.key for recipe in recipes.values())) as tracker:
@@ -69,6 +72,10 @@ class MethodRun:
             result = self.result()
             tracker.log_result(result.metrics)
         return result
+
+    def ingested(self) -> dict[str, Artifact]:
+        """What the stages read and no stage makes: `data`, and `titles` where one reads them."""
+        return {"data": self.data} if self.titles is None else {"data": self.data, "titles": self.titles}
 
     def tracker(self, key: str) -> Tracker:
         """The configured tracker on rank 0; on the other ranks one that tracks nothing.
@@ -89,15 +96,22 @@ class MethodRun:
             source_model=str(self.source.model["name"]),
             preset=self.config.preset,
             seed=self.config.seed,
-            llm=self.llm.description if self.llm is not None and runs_llm(self.config) else None,
-            stages={name: artifact for name, artifact in self.artifacts.items() if name != "data"},
+            llm=self.language_model(),
+            stages={name: artifact for name, artifact in self.artifacts.items() if name not in INGESTED},
             config=asdict(self.config),
             earlier=None if self.continuation is None else self.continuation.artifacts,
+            titles=self.titles,
         )
+
+    def language_model(self) -> str | None:
+        """What the weights of the language model are; None if no stage runs one."""
+        if self.llm is not None and runs_llm(self.config):
+            return self.llm.description
+        return describe_t5(self.config.t5) if runs_t5(self.config) else None
 
     def recipes(self) -> dict[str, Recipe]:
         """What determines each stage's result, by stage; known before any stage has run."""
-        keys, found = {"data": self.data.key}, {}
+        keys, found = {name: artifact.key for name, artifact in self.ingested().items()}, {}
         for stage in stages_of(self.config):
             found[stage.name] = self.recipe(stage, keys)
             keys[stage.name] = found[stage.name].key

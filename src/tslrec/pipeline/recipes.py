@@ -9,7 +9,7 @@ from typing import Any
 
 from tslrec.config import Config
 from tslrec.pipeline.artifacts import Recipe
-from tslrec.stages.registry import DATA_VERSION, Stage, inputs_of
+from tslrec.stages.registry import DATA_VERSION, TITLES_VERSION, Stage, inputs_of
 from tslrec.system.manifests import KEY_LENGTH
 from tslrec.system.targets import target_settings
 
@@ -41,6 +41,18 @@ def data_recipe(config: Config, raw_sha256: str | None) -> Recipe:
             "min_item_interactions": data.min_item_interactions,
         },
         version=DATA_VERSION,
+    )
+
+
+def titles_recipe(data: Recipe, sha256: str) -> Recipe:
+    """The recipe of the titles of a data set's items.
+
+    Args:
+        data: the data set's.
+        sha256: hex digest of the file of titles; of data with titles of their own, of these texts.
+    """
+    return Recipe(
+        stage="titles", label=data.label, config={"sha256": sha256}, inputs={"data": data.key}, version=TITLES_VERSION
     )
 
 
@@ -80,7 +92,7 @@ def stage_recipe(
     Args:
         config: what the stage runs with (see `config_for`).
         stage: the stage.
-        keys: the keys of all earlier results, by stage, and of `data`.
+        keys: the keys of all earlier results, by stage, and of `data` and, where it is read, `titles`.
         llm_identity: tells the weights of one language model from those of another.
         earlier: the key of the earlier result that it continues; None: it starts anew.
         keeps_items: see `tslrec.stages.context.Earlier`.

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from tslrec.config import Config, section_defaults
+from tslrec.evaluation.protocols import LIST_MARK, LIST_SIGN
 from tslrec.pipeline.artifacts import Artifact
 from tslrec.pipeline.choices import choice, choice_title
 from tslrec.pipeline.recipes import run_key
-from tslrec.stages.registry import find_stage
+from tslrec.stages.registry import find_stage, generates_lists
 from tslrec.system.errors import UserError
 from tslrec.system.files import write_json
 from tslrec.system.manifests import KEY_LENGTH, read_manifest
@@ -39,6 +40,7 @@ class MethodResult:
         content: hex sha256 of the raw data; None of generated data.
         continues: a short hash of what tells the run that it continues from others
             (`tslrec.pipeline.identity.continued_identity`).
+        titles: the artifact of the items' titles; None of a method that reads none.
     """
 
     method: str
@@ -53,6 +55,7 @@ class MethodResult:
     earlier: Mapping[str, Artifact] | None = None
     content: str | None = None
     continues: str | None = None
+    titles: Artifact | None = None
 
     @property
     def metrics(self) -> Mapping[str, Any]:
@@ -65,7 +68,10 @@ class MethodResult:
         return run_key(artifact.key for artifact in self.stages.values())
 
     def as_json(self) -> dict[str, Any]:
-        """As `result.json` holds it. Wall times are in seconds, memory in GiB."""
+        """As `result.json` holds it. Wall times are in seconds, memory in GiB.
+
+        `ranking` stands there only where ranks are no full ranking.
+        """
         return {
             "method": self.method,
             "data": self.data,
@@ -77,6 +83,7 @@ class MethodResult:
             "content": self.content,
             "continues": self.continues,
             "metrics": dict(self.metrics),
+            **({} if self.titles is None else {"titles": titles_facts(self.titles)}),
             "stages": {
                 name: {
                     "folder": str(artifact.folder),
@@ -89,7 +96,14 @@ class MethodResult:
                 for name, artifact in self.stages.items()
             },
             "config": dict(self.config),
+            **({"ranking": LIST_MARK} if generates_lists(self.stages) else {}),
         }
+
+
+def titles_facts(titles: Artifact) -> dict[str, Any]:
+    """Which titles a method read, and how many items have none (`tslrec.data.item_titles.TitleCounts`)."""
+    sha256 = titles.manifest["config"]["sha256"]
+    return {"folder": str(titles.folder), "key": titles.key, "sha256": sha256, **titles.metrics}
 
 
 def facts_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -259,9 +273,13 @@ def run_without_seed(name: str) -> str:
 
 
 def method_title(method: str, config: Mapping[str, Any]) -> str:
-    """The title of a method as its run's configuration states it, else as `configs/method` does, else its name."""
-    stated = config.get("method", {}).get("title")
-    return choice_title("method", method) if stated is None else str(stated)
+    """The title of a method as its run's configuration states it, else as `configs/method` does, else its name.
+
+    Behind it `LIST_SIGN` where the method's ranks are places in generated lists.
+    """
+    section = config.get("method", {})
+    title = choice_title("method", method) if section.get("title") is None else str(section["title"])
+    return f"{title} {LIST_SIGN}" if generates_lists(section.get("stages") or ()) else title
 
 
 def sections_read(stage: str, config: Mapping[str, Any]) -> Sequence[str]:

@@ -16,7 +16,8 @@ from tslrec.pipeline.composition import Composer
 from tslrec.pipeline.method_run import MethodRun
 from tslrec.pipeline.recipes import data_recipe
 from tslrec.pipeline.results import MethodResult
-from tslrec.stages.registry import runs_llm, stages_of
+from tslrec.pipeline.titles import ingest_titles
+from tslrec.stages.registry import reads_titles, runs_llm, stages_of
 from tslrec.system.errors import UserError
 from tslrec.system.meter import Meter
 
@@ -64,13 +65,15 @@ def run_methods(config: Config, composer: Composer, store: ArtifactStore) -> lis
     for each in (*planned, *sources):
         if each.method.stages:
             check_interactions(each, interactions)
+    titles = ingest_titles(config, store, data, interactions) if any(map(reads_titles, planned)) else None
     for each, earlier in zip(planned, continued, strict=True):
         if earlier is not None:
             earlier.check_items(each, interactions)
     results = []
     for each, source, earlier in zip(planned, sources, continued, strict=True):
         if each.method.stages:
-            result = MethodRun(each, source, store, data, interactions, llm, earlier).run()
+            own_titles = titles if reads_titles(each) else None
+            result = MethodRun(each, source, store, data, interactions, llm, earlier, own_titles).run()
             results.append(
                 replace(result, content=data.manifest["config"]["sha256"], continues=continued_settings(each))
             )
@@ -107,13 +110,22 @@ def continuation(config: Config, source: Config, llm: ResolvedSource | None) -> 
 def method_configs(config: Config, others: list[str], composer: Composer, choices: Mapping[str, Any]) -> list[Config]:
     """The configurations of all methods to run: the compared ones, then the configured one.
 
+    All have the configured run's backbone, also where it, or a compared method, brings a default of its own.
+
     Args:
         config: the configured run.
         others: names of the methods to compare with.
         composer: composes their configurations.
         choices: what is changed in all of them, such as the language model.
     """
-    return [*(composer.with_choices({**choices, "method": name}, drop=("fusion",)) for name in others), config]
+    same = Composer([*composer.overrides, f"model={config.model['name']}"], composer.config_name)
+    found = []
+    for name in others:
+        changed = {**choices, "method": name}
+        other = composer.with_choices(changed, drop=("fusion",))
+        differs = other.model["name"] != config.model["name"]
+        found.append(same.with_choices(changed, drop=("fusion",)) if differs else other)
+    return [*found, config]
 
 
 def resolve_llm(config: Config, planned: list[Config]) -> ResolvedSource | None:

@@ -14,7 +14,8 @@ from tslrec.data.audit_times import TimeFacts
 from tslrec.data.formats.base import Duplicates
 from tslrec.data.formats.times import TimeSpan
 from tslrec.data.interactions import MIN_EVALUATED_LENGTH
-from tslrec.data.statistics import Fraction, format_row
+from tslrec.data.item_titles import TitleCounts
+from tslrec.data.statistics import Fraction, format_row, fraction
 from tslrec.reports.whole_tables import print_table
 
 Line = tuple[Fraction | int | float, str]
@@ -57,6 +58,8 @@ def topics(facts: Audit, duplicates: Duplicates) -> Iterator[tuple[str, Iterable
         if facts.rows is not None and facts.rows.reading.times is not None:
             heading = f"Timestamps: {span_words(facts.rows.reading.times)}"
         yield heading, time_lines(facts.times, facts.duplicates, duplicates)
+    if facts.titles is not None:
+        yield "Titles", title_lines(facts.titles)
 
 
 def table_of(lines: Iterable[Line]) -> Table:
@@ -143,6 +146,17 @@ def popularity_lines(facts: PopularityFacts) -> Sequence[Line]:
     return [
         (facts.top_1_percent, "interactions are with the most popular 1 % of the items"),
         (facts.top_10_percent, "interactions are with the most popular 10 % of the items"),
+    ]
+
+
+def title_lines(counts: TitleCounts) -> Sequence[Line]:
+    """How the file of titles fits the items."""
+    return [
+        (fraction(counts.titled, counts.items), "items have a title"),
+        (fraction(counts.missing, counts.items), "items have none: they go by `item RAWID`"),
+        (counts.repeated_ids, "ids stand in several rows: the first title counts"),
+        (counts.shared_titles, "titles stand for several items"),
+        (counts.unknown_ids, "ids with a row are of no item of the data"),
     ]
 
 

@@ -8,11 +8,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tslrec.evaluation.protocols import METRICS, PROTOCOLS
+from tslrec.evaluation.protocols import LIST_NOTE, METRICS, PROTOCOLS
 from tslrec.pipeline.artifacts import Artifact
 from tslrec.pipeline.results import MethodResult, method_title
+from tslrec.reports.reranking import reranking
 from tslrec.reports.update import print_update
 from tslrec.reports.whole_tables import print_table
+from tslrec.stages.registry import generates_lists
 
 NOT_MEASURED = "–"
 
@@ -35,13 +37,11 @@ def print_closing_table(results: Sequence[MethodResult], folder: Path, console: 
     metrics = shown_metrics(results)
     for begin in range(0, len(metrics), MOST_METRICS):
         print_table(ranking_table(results, metrics[begin : begin + MOST_METRICS]), console)
-    for result in results:
-        if "test/list_length" in result.metrics:
-            length, title = int(result.metrics["test/list_length"]), method_title(result.method, result.config)
-            console.print(f"{title} lists {length} items per user; a target outside its list has no rank")
+    if any(generates_lists(result.stages) for result in results):
+        console.print(LIST_NOTE, highlight=False)
     if last.config["training"]["test_users"] is not None and "test/users" in last.metrics:
         console.print(f"Tested on {last.metrics['test/users']:,} users drawn at random", highlight=False)
-    for line in recovered(results):
+    for line in (*recovered(results), *reranking(results)):
         console.print(line, highlight=False)
     if last.llm is not None:
         console.print(f"Language model: {last.llm}", highlight=False)

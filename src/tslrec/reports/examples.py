@@ -12,7 +12,7 @@ from rich.table import Table
 from tslrec.reports.whole_tables import print_table
 from tslrec.serving.loading import load
 from tslrec.serving.recommender import Recommender
-from tslrec.serving.run_folder import open_run
+from tslrec.serving.run_folder import ServesNoHistoriesError, open_run
 from tslrec.serving.run_histories import histories_of
 
 SHOWN = 5
@@ -22,13 +22,19 @@ SHOWN = 5
 def print_examples(folder: Path, count: int, console: Console) -> None:
     """Prints the histories of some users, spread over the data set, beside what is recommended to them.
 
+    A recommender that serves no histories has no examples; a line says so, since the run is complete all the same.
+
     Args:
         folder: of the finished run.
         count: number of users.
         console: on which it is printed.
     """
     run = open_run(folder)
-    recommender, interactions = load(folder), run.interactions()
+    try:
+        recommender, interactions = load(folder), run.interactions()
+    except ServesNoHistoriesError as error:
+        console.print(f"No examples: {error}", soft_wrap=True)
+        return
     users = np.linspace(0, interactions.num_users - 1, min(count, interactions.num_users), dtype=np.int64)
     histories = histories_of(interactions, users)
     lists = recommender.recommend(histories, min(SHOWN, interactions.num_items))

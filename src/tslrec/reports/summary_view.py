@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tslrec.config import MONITORED
-from tslrec.evaluation.protocols import METRICS, PROTOCOLS
+from tslrec.evaluation.protocols import LIST_NOTE, LIST_SIGN, METRICS, PROTOCOLS
 from tslrec.reports.closing_table import NOT_MEASURED
 from tslrec.reports.summary import Row
 from tslrec.reports.whole_tables import print_table
@@ -40,6 +40,8 @@ def print_summary(rows: Sequence[Row], console: Console, *, part: Part = "test")
         console.print(
             f"{NOT_MEASURED}: a run of this row did not compute the metric (see its `metrics`).", highlight=False
         )
+    if any(row.title.endswith(LIST_SIGN) for row in rows):
+        console.print(LIST_NOTE, highlight=False)
     if part == "test":
         console.print("Validation is NDCG@10.", end=" ", highlight=False)
     console.print("± is the standard deviation over seeds.", highlight=False)

@@ -23,12 +23,14 @@ class Batch(NamedTuple):
         lengths_B: number of these items, from 1.
         seen_rows_S: with `seen_items_S`, the items that must not be recommended: rows of this batch, not falling.
         seen_items_S: item ids.
+        users_B: the users' rows in the data set that the recommender was trained on; None: they are other users.
     """
 
     items_BL: Ids
     lengths_B: Ids
     seen_rows_S: Ids
     seen_items_S: Ids
+    users_B: Ids | None = None
 
 
 class Engine(Protocol):

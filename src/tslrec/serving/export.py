@@ -16,7 +16,7 @@ from tslrec.config import MODEL_KEYS
 from tslrec.serving.folder import CARD, ENCODER, FACTS, FORMAT, ITEM_TABLE, ITEMS
 from tslrec.serving.model_card import model_card
 from tslrec.serving.run_folder import FinishedRun, catalogue_of
-from tslrec.stages.restored import Restored
+from tslrec.stages.restored import ListGenerator, Restored
 from tslrec.system.errors import UserError
 from tslrec.system.files import describe, list_files, sync, sync_tree, write_json, write_text
 
@@ -43,7 +43,7 @@ def export(run: FinishedRun, to: Path, *, titles: Path | None = None, extras: Se
         raise UserError(f"{to}: exists already; name a new folder, or delete it")
     interactions = run.interactions()
     restored = run.restore(interactions)
-    if restored.backbone is None:
+    if isinstance(restored, ListGenerator) or restored.backbone is None:
         raise UserError(
             f"{run.folder}: {run.result['method']} runs its language model for every user, so there is nothing smaller "
             "to export; use the run itself"

@@ -30,12 +30,14 @@ class Histories:
         items: int64 `[N]`, numbers from 1.
         offsets: int64 `[U + 1]`; the items of user u are `items[offsets[u]:offsets[u + 1]]`. A history may be empty.
         unknown: number of items that the catalogue lacks and that were dropped.
+        rows: int64 `[U]`, see `Batch.users_B`.
     """
 
     users: pl.Series
     items: Ids
     offsets: Ids
     unknown: int = 0
+    rows: Ids | None = None
 
     def __len__(self) -> int:
         return len(self.users)
@@ -77,7 +79,7 @@ class Histories:
             rows_S = np.repeat(np.arange(len(users_B)), counts_B)
             within = np.arange(len(rows_S)) - np.repeat(np.cumsum(counts_B) - counts_B, counts_B)
             items_S = self.items[within + np.repeat(begins_B, counts_B)]
-        return Batch(items_BL, lengths_B, rows_S, items_S)
+        return Batch(items_BL, lengths_B, rows_S, items_S, None if self.rows is None else self.rows[users_B])
 
 
 HistoriesLike = Histories | Sequence[Sequence[Any]] | Mapping[Any, Sequence[Any]] | pl.DataFrame | str | Path | Any

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tslrec.serving.engine import Engine
 from tslrec.serving.folder import INDEX, ONNX, is_export, read_catalogue, read_facts
-from tslrec.serving.recommender import Recommender
+from tslrec.serving.recommender import LIST_LENGTH, Recommender
 from tslrec.system.errors import UserError
 from tslrec.system.optional_packages import installed, require
 
@@ -43,14 +43,27 @@ def load(
         option = "--int8" if engine == "onnxruntime-int8" else "--onnx"
         raise UserError(f"{path}: a run has no ONNX graph; export it with tslrec export {path} --to FOLDER {option}")
     require("torch", "train")
+    from tslrec.serving.list_engine import ListEngine
     from tslrec.serving.run_folder import catalogue_of, open_run
     from tslrec.serving.torch_engine import TorchEngine
+    from tslrec.stages.restored import ListGenerator
 
     run = open_run(path, method)
     interactions = run.interactions()
     restored = run.restore(interactions)
     named = None if titles is None else Path(titles)
     facts = {**run.facts(), "max_len": restored.max_len}
+    if isinstance(restored, ListGenerator):
+        if engine in INDEXES:
+            raise UserError(
+                f"engine={engine}: {path} generates its lists, and has no item vectors to index; use engine=pytorch"
+            )
+        facts[LIST_LENGTH] = restored.length
+        return Recommender(ListEngine(restored), catalogue_of(run, interactions, named), facts)
+    if restored.reranker is not None and engine in INDEXES:
+        raise UserError(
+            f"engine={engine}: {path} reranks what it retrieves, which an index does not; use engine=pytorch"
+        )
     found = with_index(engine, TorchEngine(restored), None)
     return Recommender(found, catalogue_of(run, interactions, named), facts)
 

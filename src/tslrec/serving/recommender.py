@@ -20,6 +20,9 @@ from tslrec.system.errors import UserError
 BATCH_SIZE = 512
 """Users that are computed together; as in an evaluation, so that scores agree to the last bit."""
 
+LIST_LENGTH = "list_length"
+"""Among a recommender's facts the number of items of a list, where a method generates lists of one length."""
+
 COLD = ("popular", "refuse", "skip")
 """What users without a known item get; see `Recommender.recommend`."""
 
@@ -224,13 +227,18 @@ class Recommender:
         return unit
 
     def check_length(self, k: int) -> None:
-        """Refuses a length of lists outside 1..I.
+        """Refuses a length of lists outside 1..I, or beyond that of the lists that the method generates.
 
         Raises:
             UserError: if it is.
         """
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= self.catalogue.num_items:
             raise UserError(f"k={k}: must be an integer from 1 to {self.catalogue.num_items:,}, the number of items")
+        if k > self.facts.get(LIST_LENGTH, k):
+            raise UserError(
+                f"k={k}: {self.facts['method']} generates lists of {self.facts[LIST_LENGTH]} items; ask for as many or "
+                "fewer"
+            )
 
     def candidates(self, only: Iterable[Any] | None, without: Iterable[Any] | None) -> Ids | None:
         """The numbers of the items that may be recommended, rising; None: all.

@@ -14,15 +14,21 @@ import polars as pl
 from tslrec.config import Config, from_recorded
 from tslrec.data import parquet
 from tslrec.data.interactions import Interactions
+from tslrec.data.item_titles import read_known_titles
+from tslrec.data.titles_file import first_titles, optional_titles_path, read_titles_file
 from tslrec.serving.catalogue import Catalogue
-from tslrec.serving.titles import read_titles, with_titles
+from tslrec.serving.titles import with_titles
 from tslrec.stages.fusion_inputs import Sources
-from tslrec.stages.restored import Restored, restore
+from tslrec.stages.restored import ListGenerator, Restored, restore
 from tslrec.system.errors import UserError
 from tslrec.system.manifests import find_result, read_manifest, verify
 
 RESULT = "result.json"
 """File name of a run's results, in its folder."""
+
+
+class ServesNoHistoriesError(UserError):
+    """A recommender with a vector per user, which recommends to nobody but the users that it was trained on."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ class FinishedRun:
         config: the run's configuration.
         stages: the folder of each stage's artifact, by stage, in order.
         data_folder: of the ingested data set.
+        titles_folder: of the items' titles; None of a method that reads none.
     """
 
     folder: Path
@@ -42,6 +49,7 @@ class FinishedRun:
     config: Config
     stages: Mapping[str, Path]
     data_folder: Path
+    titles_folder: Path | None = None
 
     @property
     def last(self) -> tuple[str, Path]:
@@ -52,24 +60,29 @@ class FinishedRun:
         """The run's data set."""
         return parquet.load(self.data_folder, self.config.data.name)
 
-    def restore(self, interactions: Interactions) -> Restored:
+    def restore(self, interactions: Interactions) -> Restored | ListGenerator:
         """The trained recommender.
 
         Args:
             interactions: the run's data set.
 
         Raises:
+            ServesNoHistoriesError: if the backbone has a vector per user.
             UserError: if an artifact is damaged, or the method gives no recommender that can be used.
         """
-        if self.config.model.get("use_user_embedding"):
-            raise UserError(
-                f"{self.folder}: the backbone has a vector per user, so it serves no other histories; train with "
-                "model.use_user_embedding=false"
-            )
         stage, folder = self.last
         verify(folder, read_manifest(folder))
         inputs = {"data": self.data_folder, **self.stages}
-        return restore(stage, Sources(self.config, interactions, inputs), folder)
+        if self.titles_folder is not None:
+            inputs["titles"] = self.titles_folder
+        restored = restore(stage, Sources(self.config, interactions, inputs), folder)
+        backbone = None if isinstance(restored, ListGenerator) else restored.backbone
+        if backbone is not None and backbone.user_embedding is not None:
+            raise ServesNoHistoriesError(
+                f"{self.folder}: model={self.config.model['name']} has a vector per user, so it serves no other "
+                "histories; train another model to recommend with"
+            )
+        return restored
 
     def facts(self) -> dict[str, Any]:
         """What the recommender is: names, provenance and metrics."""
@@ -113,6 +126,7 @@ def open_run(folder: Path, method: str | None = None) -> FinishedRun:
         result = results[chosen]
         config = from_recorded(result["config"])
         keys = {name: result["stages"][name]["key"] for name in config.method.stages}
+        titles_key = result["titles"]["key"] if "titles" in result else None
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise UserError(f"{path}: not the result of a run ({error!r}); name a folder in artifacts/runs") from error
     if not keys:
@@ -120,7 +134,8 @@ def open_run(folder: Path, method: str | None = None) -> FinishedRun:
     root = folder.resolve().parent.parent
     stages = {name: find_result(root, name, key, folder)[0] for name, key in keys.items()}
     data_key = str(read_manifest(list(stages.values())[-1])["inputs"]["data"])
-    return FinishedRun(folder, result, config, stages, find_result(root, "data", data_key, folder)[0])
+    titles = None if titles_key is None else find_result(root, "titles", titles_key, folder)[0]
+    return FinishedRun(folder, result, config, stages, find_result(root, "data", data_key, folder)[0], titles)
 
 
 def single_run(folder: Path) -> Path:
@@ -145,7 +160,8 @@ def catalogue_of(run: FinishedRun, interactions: Interactions, titles: Path | No
     Args:
         run: the run.
         interactions: its data set.
-        titles: file of titles; None: the one that the run's configuration names, or those of generated data.
+        titles: file of titles; None: those that the method read, else those of the file that the run's configuration
+            names, else those of generated data.
 
     Raises:
         UserError: if the titles cannot be read.
@@ -155,5 +171,13 @@ def catalogue_of(run: FinishedRun, interactions: Interactions, titles: Path | No
     items = pl.DataFrame(
         {"raw_id": interactions.ids.items, "title": pl.Series(made, dtype=pl.String), "count": counts_I}
     )
-    path = titles if titles is not None else None if run.config.data.titles is None else Path(run.config.data.titles)
-    return Catalogue(items if path is None else with_titles(items, read_titles(path)))
+    if titles is not None:
+        rows = read_titles_file(titles, "--titles FILE")
+    elif run.titles_folder is not None:
+        verify(run.titles_folder, read_manifest(run.titles_folder))
+        rows = items.select("raw_id", pl.Series("title", read_known_titles(run.titles_folder), dtype=pl.String))
+    elif (path := optional_titles_path(run.config.data, Path(run.config.cache))) is not None:
+        rows = read_titles_file(path)
+    else:
+        return Catalogue(items)
+    return Catalogue(with_titles(items, first_titles(rows)))

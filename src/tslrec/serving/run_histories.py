@@ -28,4 +28,4 @@ def histories_of(interactions: Interactions, users_U: Ids | None = None, *, leav
     offsets = np.concatenate([[0], np.cumsum(lengths_U)]).astype(np.int64)
     source = np.arange(offsets[-1]) + np.repeat(begins_U - offsets[:-1], lengths_U)
     raw_ids = pl.Series("user", interactions.ids.users, dtype=pl.String).gather(users)
-    return Histories(raw_ids, interactions.items[source].astype(np.int64), offsets)
+    return Histories(raw_ids, interactions.items[source].astype(np.int64), offsets, rows=users)

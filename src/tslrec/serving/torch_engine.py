@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tslrec.evaluation.best_items import best_columns, empty_lists, merged, padded_to
+from tslrec.evaluation.reranking import reranked_order
 from tslrec.serving.engine import Batch, Floats, Ids
 from tslrec.stages.restored import Restored
 from tslrec.system.errors import UserError
@@ -23,6 +24,8 @@ ROWS, COLUMNS = 128, 2**14
 
 class TorchEngine:
     """An engine around a restored recommender; see `tslrec.serving.engine.Engine`.
+
+    Where a model reranks the first items of a list, an item keeps the score by which it was retrieved.
 
     Args:
         restored: the recommender, on the CPU.
@@ -44,6 +47,19 @@ class TorchEngine:
 
     @torch.inference_mode()
     def best_items(self, batch: Batch, length: int, candidates_C: Ids | None) -> tuple[Ids, Floats]:
+        reranker = self.restored.reranker
+        if reranker is None:
+            return self.highest(batch, length, candidates_C)
+        ids_BX, scores_BX = self.highest(batch, min(max(length, reranker.count), self.num_items), candidates_C)
+        lists_BX = torch.from_numpy(ids_BX)
+        first_BK = padded_to(lists_BX, torch.from_numpy(scores_BX), reranker.count)[0][:, : reranker.count]
+        new_BK = reranker.scores(torch.from_numpy(batch.items_BL), torch.from_numpy(batch.lengths_B), first_BK)
+        order_BX = reranked_order(lists_BX, new_BK)[:, :length]
+        return lists_BX.gather(1, order_BX).numpy(), torch.from_numpy(scores_BX).gather(1, order_BX).numpy()
+
+    @torch.inference_mode()
+    def highest(self, batch: Batch, length: int, candidates_C: Ids | None) -> tuple[Ids, Floats]:
+        """What `best_items` gives where nothing is reranked."""
         user_BE = self.encode(batch)
         ids_C = None if candidates_C is None else torch.from_numpy(candidates_C)
         table_CE = self.output_IE[1:] if ids_C is None else self.output_IE[ids_C]

@@ -14,14 +14,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tslrec.data.interactions import TEST, Interactions
+from tslrec.evaluation.generated_lists import list_ranks
 from tslrec.evaluation.metrics import parse_metric
 from tslrec.evaluation.protocols import METRICS, PROTOCOLS
 from tslrec.evaluation.ranking import target_ranks
+from tslrec.evaluation.reranking import reranked_ranks
 from tslrec.evaluation.user_ranks import RANKS
-from tslrec.serving.engine import Engine, Ids
+from tslrec.serving.engine import Batch, Engine, Ids
+from tslrec.serving.histories import Histories
+from tslrec.serving.list_engine import ListEngine
 from tslrec.serving.run_histories import histories_of
+from tslrec.serving.torch_engine import TorchEngine
 from tslrec.system.errors import UserError
 from tslrec.system.safetensors_io import load_arrays
+
+NONE_SEEN = np.zeros(0, dtype=np.int64)
+"""Rows or items of no history."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,8 @@ def ranks_of(
     """
     histories = histories_of(interactions, users_T, leave_out=TEST)
     targets_T = interactions.items[interactions.offsets[users_T + 1] - TEST].astype(np.int64)
+    if isinstance(engine, ListEngine):
+        return ranks_in_generated_lists(engine, histories, targets_T, batch_size)
     table_IE = torch.from_numpy(engine.item_vectors())
     found = {protocol: np.zeros(len(users_T)) for protocol in PROTOCOLS}
     for places_B, batch in histories.batches(engine.max_len, batch_size, filter_seen=True):
@@ -98,5 +108,41 @@ def ranks_of(
             *(torch.from_numpy(each) for each in (targets_T[places_B], batch.seen_rows_S, batch.seen_items_S)),
         )
         for protocol, ranks_B in zip(PROTOCOLS, ranks, strict=True):
-            found[protocol][places_B] = ranks_B.numpy()
+            seen = batch if protocol == "masked" else batch._replace(seen_rows_S=NONE_SEEN, seen_items_S=NONE_SEEN)
+            found[protocol][places_B] = after_reranking(engine, seen, targets_T[places_B], ranks_B).numpy()
     return found
+
+
+def ranks_in_generated_lists(
+    engine: ListEngine, histories: Histories, targets_T: Ids, batch_size: int
+) -> dict[str, NDArray[np.float64]]:
+    """The place of each user's last item in the list that is generated for that user, by protocol.
+
+    Args:
+        engine: of the recommender.
+        histories: of the tested users.
+        targets_T: the items to find.
+        batch_size: see `verify_ranks`.
+    """
+    found = {protocol: np.zeros(len(targets_T)) for protocol in PROTOCOLS}
+    for protocol in PROTOCOLS:
+        for places_B, batch in histories.batches(engine.max_len, batch_size, filter_seen=protocol == "masked"):
+            lists_BK, _ = engine.best_items(batch, engine.generator.length, None)
+            found[protocol][places_B] = list_ranks(lists_BK, targets_T[places_B])
+    return found
+
+
+def after_reranking(engine: Engine, batch: Batch, targets_B: Ids, ranks_B: Tensor) -> Tensor:
+    """The ranks where a model reranks the first items of a list (`reranked_ranks`); of other engines as they are.
+
+    Args:
+        engine: see `verify_ranks`.
+        batch: of users, with what must not be recommended.
+        targets_B: item ids.
+        ranks_B: the targets' ranks by score.
+    """
+    reranker = engine.restored.reranker if isinstance(engine, TorchEngine) else None
+    if reranker is None:
+        return ranks_B
+    lists_BK, _ = engine.best_items(batch, min(reranker.count, engine.num_items), None)
+    return reranked_ranks(torch.from_numpy(lists_BK), reranker.count, torch.from_numpy(targets_B), ranks_B)

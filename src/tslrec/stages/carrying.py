@@ -104,9 +104,10 @@ class Carried:
         backbone.requires_grad_(False)
         if len(self.new_N):
             backbone.item_embedding = GrownEmbedding(backbone.item_embedding.table(), self.new_N)
-        if backbone.own_output_IE is not None:
-            # No later stage reads this table, and new items need rows in it.
-            backbone.own_output_IE.requires_grad_(True)
+        for of_items in (backbone.own_output_IE, backbone.output_bias_I):
+            if of_items is not None:
+                # No later stage reads these, and new items need rows in them.
+                of_items.requires_grad_(True)
 
     def complete(self, backbone: Backbone) -> None:
         """Gives cold items their explicit rows among the trained weights (see `cold_items`).
@@ -120,8 +121,9 @@ class Carried:
                 whole.weight.copy_(backbone.item_embedding.table())
                 backbone.item_embedding = whole.to(backbone.item_embedding.weight.device)
             cold_I = self.cold_I
-            if backbone.own_output_IE is not None:
-                backbone.own_output_IE[cold_I] = mean_row(backbone.own_output_IE, cold_I)
+            for of_output in (backbone.own_output_IE, backbone.output_bias_I):
+                if of_output is not None:
+                    of_output[cold_I] = mean_row(of_output, cold_I)
             if isinstance(backbone.item_embedding, IdEmbedding):
                 explicit_I = cold_I & (self.items_I < 0) if self.keeps_items else cold_I
                 weight_ID = backbone.item_embedding.weight
@@ -163,7 +165,7 @@ def carry_over(
     Raises:
         UserError: if the weights have other names or shapes.
     """
-    rows = {"own_output_IE": items_I, "user_embedding": users_U}
+    rows = {"own_output_IE": items_I, "output_bias_I": items_I, "user_embedding": users_U}
     for name, module in backbone.named_modules():
         if isinstance(module, IdEmbedding):
             rows[f"{name}.weight"] = items_I

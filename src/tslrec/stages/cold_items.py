@@ -20,7 +20,7 @@ def mean_row(table_ID: Tensor, cold_I: Tensor) -> Tensor:
     """The mean of the rows of all items that are not cold, `[D]`.
 
     Args:
-        table_ID: `[I + 1, D]`.
+        table_ID: `[I + 1, D]`; also `[I + 1]`, of which the mean is a number.
         cold_I: which items are cold, bool `[I + 1]`; at least one is not.
     """
     return table_ID[1:][~cold_I[1:]].double().mean(dim=0).to(table_ID.dtype)

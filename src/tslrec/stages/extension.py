@@ -24,12 +24,12 @@ import polars as pl
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tslrec.config import LLMConfig, LoraConfig
 from tslrec.knowledge.origin import Origin
 from tslrec.knowledge.store import KnowledgeStore
 from tslrec.knowledge.table import ItemLocations
 from tslrec.llm.adapter import digest_trained
 from tslrec.llm.weights_source import ResolvedSource, resolve
+from tslrec.settings.language_models import LLMConfig, LoraConfig
 from tslrec.stages.outputs import centroids
 from tslrec.stages.registry import code_version
 from tslrec.stages.sft.prompt import INSTRUCTION, RESPONSE

@@ -5,6 +5,7 @@ Shapes: I items (0 is padding), T tested users.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ from tslrec.data.interactions import TEST, Interactions
 from tslrec.evaluation.metrics import needs_lists
 from tslrec.evaluation.user_groups import metrics_of
 from tslrec.evaluation.user_ranks import UserRanks, save_ranks
-from tslrec.models.backbones.base import CausalBackbone
+from tslrec.models.backbones.base import Backbone, PositionBackbone
 from tslrec.models.item_embedding import ItemEmbedding
 from tslrec.stages.building import build_backbone
 from tslrec.stages.carrying import Carried, save_cold_rows
@@ -29,6 +30,8 @@ from tslrec.training.best_weights import selection_callbacks
 from tslrec.training.next_item import NextItemModule
 from tslrec.training.resuming import fit
 from tslrec.training.sampled_softmax import NegativeSampler
+
+log = logging.getLogger(__name__)
 
 Module = TypeVar("Module", bound=NextItemModule)
 
@@ -58,6 +61,16 @@ def steps_per_batch(trainer: TrainerConfig, training: TrainingConfig) -> int:
     on_cuda = trainer.accelerator in ("gpu", "cuda") and torch.cuda.is_available()
     possible = single and on_cuda and trainer.precision == "32-true" and training.num_negatives is None
     return STEPS_PER_BATCH if trainer.step_graphs and possible else 1
+
+
+def steps_for(backbone: Backbone, trainer: TrainerConfig, training: TrainingConfig) -> int:
+    """`steps_per_batch` of this backbone: one, which the log says, where the host draws a part of each step."""
+    possible = steps_per_batch(trainer, training)
+    drawn = "masks" if backbone.masking is not None else "items to compare with" if backbone.pairwise else None
+    if possible == 1 or drawn is None:
+        return possible
+    log.info(f"no CUDA graphs of steps: the host draws the {drawn} of {type(backbone).__name__} for each step")
+    return 1
 
 
 def counts_for(metrics: Sequence[str], interactions: Interactions) -> Tensor | None:
@@ -91,7 +104,6 @@ def train_recommender(
         StoppedError: if a signal asked the run to end; the training can be resumed.
     """
     config = context.config.training
-    grouped = steps_per_batch(context.config.trainer, config)
     backbone = build_backbone(
         context.config.model,
         item_embedding,
@@ -100,6 +112,7 @@ def train_recommender(
     )
     if carried is not None:
         carried.begin(backbone)
+    grouped = steps_for(backbone, context.config.trainer, config)
     module = module_class(
         backbone,
         learning_rate=config.learning_rate,
@@ -116,12 +129,13 @@ def train_recommender(
         eval_batch_size=config.eval_batch_size,
         all_positions=config.all_positions and backbone.causal,
         fixed_window=backbone.fixed_window,
-        packed=isinstance(backbone, CausalBackbone) and backbone.packs,
+        packed=isinstance(backbone, PositionBackbone) and backbone.packs,
         seed=context.seed,
         steps_per_epoch=config.steps_per_epoch,
         validation_users=config.validation_users,
         test_users=config.test_users,
         steps_per_batch=grouped,
+        masking=backbone.masking,
     )
     best, callbacks = selection_callbacks(config.selection, config.patience)
     trainer = context.make_trainer(max_epochs=config.max_epochs, callbacks=callbacks)

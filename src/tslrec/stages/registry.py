@@ -9,19 +9,37 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tslrec.config import DEFAULT_METRICS, Config, non_defaults
-from tslrec.stages.sft.prompt import INSTRUCTION, RESPONSE
-from tslrec.system.targets import target_settings
+from tslrec.config import Config, non_defaults
+from tslrec.stages.settings import (
+    augment_settings,
+    e4srec_settings,
+    fusion_settings,
+    item_index_settings,
+    p5_settings,
+    pod_settings,
+    projection_settings,
+    ranker_settings,
+    recommender_settings,
+    sft_settings,
+    untuned_llm_settings,
+    with_llm,
+)
 
 Settings = Callable[[Config], dict[str, Any]]
 """Reads from a configuration what determines a stage's result."""
 
 DATA_VERSION = 1
 """Version of the ingestion's code. The ingestion is not a stage: it runs once for all methods."""
+
+TITLES_VERSION = 1
+"""Version of the code that reads items' titles. They are no stage either: they are read if a stage reads `titles`."""
+
+INGESTED = {"data": DATA_VERSION, "titles": TITLES_VERSION}
+"""Results that stages read and no stage makes, with the versions of their code."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +50,8 @@ class Stage:
         name: the stage's name in `method.stages`, and of the folder of its results.
         version: of the stage's code; raise it whenever the same settings give other results.
         module: the module with `run(context)`; imported only when the stage runs.
-        reads: the stages whose results it reads, and `data`. A fusion also reads the stages that make its inputs.
+        reads: the stages whose results it reads, `data`, and `titles` if it reads the items' titles
+            (`tslrec.data.item_titles`). A fusion also reads the stages that make its inputs.
         settings: the part of the configuration that determines its result, beside the results it reads and the seed.
         sections: the sections of the configuration that `settings` reads; tables compare runs by these.
         label: the readable part of the names of its result folders, after the data set's name.
@@ -48,6 +67,9 @@ class Stage:
             earlier items. None: it cannot.
         restored_by: of a stage whose result is a recommender, the function `restore(sources, folder)` that rebuilds it
             (`tslrec.stages.restored.Restored`), as `module:function`; imported only when somebody asks for it.
+        generates_lists: whether its ranks are places in lists that it generates (`tslrec.evaluation.generated_lists`)
+            instead of a full ranking. Metrics then reach no further than a list, and every view of its numbers says so.
+        selected_by_loss: whether the validation loss selects its weights, not ranks as `training.selection` says.
     """
 
     name: str
@@ -63,6 +85,8 @@ class Stage:
     settings_of: Literal["source", "target", "both"] = "both"
     continues: Literal["reuse", "carry", "extend"] | None = None
     restored_by: str | None = None
+    generates_lists: bool = False
+    selected_by_loss: bool = False
 
     def run(self, context: Any) -> dict[str, Any]:
         """Computes the stage's result.
@@ -75,107 +99,6 @@ class Stage:
         """
         metrics: dict[str, Any] = importlib.import_module(self.module).run(context)
         return metrics
-
-
-def metric_settings(config: Config) -> dict[str, Any]:
-    """Of the stages that evaluate: the metrics, in no particular order, where they are others than the default."""
-    chosen = set(config.metrics)
-    return {} if chosen == set(DEFAULT_METRICS) else {"metrics": sorted(chosen)}
-
-
-def product_settings(config: Config) -> dict[str, Any]:
-    """Of the stages that train on a GPU: how float32 products are rounded, where it is another way than the default.
-
-    CPUs ignore the setting, so that it is no part of what determines their results.
-    """
-    chosen = config.trainer.matmul_precision
-    return {} if chosen == "highest" or not config.trainer.on_gpu else {"matmul_precision": chosen}
-
-
-def recommender_settings(config: Config) -> dict[str, Any]:
-    """What determines the result of a stage that trains a recommender."""
-    return {
-        "model": target_settings("model", config.model),
-        "training": non_defaults(config.training),
-        "precision": config.trainer.precision,
-        **product_settings(config),
-        **metric_settings(config),
-    }
-
-
-def fusion_settings(config: Config) -> dict[str, Any]:
-    """What determines the fusion stage's result."""
-    return {**recommender_settings(config), "fusion": target_settings("fusion", config.fusion)}
-
-
-def llm_settings(config: Config, *, own_lora: bool = False) -> dict[str, Any]:
-    """What determines the results of all stages that run the language model.
-
-    Args:
-        config: what the stage runs with.
-        own_lora: whether the stage does not use the LoRA of the section `llm`.
-    """
-    unread = {"shape", "gradient_checkpointing"} | ({"lora"} if own_lora else set())
-    llm = {name: value for name, value in non_defaults(config.llm).items() if name not in unread}
-    return {"llm": llm, "precision": config.trainer.llm_precision}
-
-
-def sft_settings(config: Config) -> dict[str, Any]:
-    """What determines the result of the preference SFT."""
-    unread = {"augment_batch_size", "augment_shard_size"}
-    if config.sft.held_back == 0:
-        unread |= {"patience", "eval_batch_size"}
-    sft = {name: value for name, value in non_defaults(config.sft).items() if name not in unread}
-    return {
-        **llm_settings(config),
-        **product_settings(config),
-        "prompt": [INSTRUCTION, RESPONSE],
-        "max_len": config.training.max_len,
-        "sft": sft,
-    }
-
-
-def augment_settings(config: Config) -> dict[str, Any]:
-    """What determines the result of the augmentation."""
-    return {
-        **llm_settings(config),
-        "prompt": [INSTRUCTION, RESPONSE],
-        "knowledge": non_defaults(config.knowledge),
-    }
-
-
-def untuned_llm_settings(config: Config) -> dict[str, Any]:
-    """What determines the result of the ablation without SFT."""
-    return {
-        **llm_settings(config, own_lora=True),
-        "prompt": [INSTRUCTION, RESPONSE],
-        "knowledge": non_defaults(config.knowledge),
-        "num_clusters": config.preferences.num_clusters,
-    }
-
-
-def e4srec_settings(config: Config) -> dict[str, Any]:
-    """What determines the result of the rival method E4SRec."""
-    return {
-        **llm_settings(config, own_lora=True),
-        **product_settings(config),
-        "max_len": config.training.max_len,
-        "selection": config.training.selection,
-        "e4srec": non_defaults(config.e4srec),
-        **metric_settings(config),
-    }
-
-
-def projection_settings(config: Config) -> dict[str, Any]:
-    """What determines the result of the ablation with a random projection: the size of its output."""
-    from tslrec.llm.shape import shape_of
-
-    return {"size": shape_of(config.llm).hidden_size}
-
-
-def with_llm(config: Config) -> str:
-    """The label of a stage that runs the language model."""
-    return f"{config.model['name']}-{config.llm.name}"
 
 
 STAGES: tuple[Stage, ...] = (
@@ -279,6 +202,52 @@ STAGES: tuple[Stage, ...] = (
         runs_llm=True,
         restored_by="tslrec.stages.e4srec.restored:restore",
     ),
+    Stage(
+        "ranker",
+        version=1,
+        module="tslrec.stages.llamarec.stage",
+        reads=("data", "backbone", "titles"),
+        settings=ranker_settings,
+        sections=("llm", "llamarec"),
+        label=with_llm,
+        runs_llm=True,
+        restored_by="tslrec.stages.llamarec.restored:restore",
+    ),
+    Stage(
+        "item_index",
+        version=1,
+        module="tslrec.stages.item_index.stage",
+        reads=("data",),
+        settings=item_index_settings,
+        sections=("item_index",),
+        label=lambda config: config.item_index.kind,
+        together=False,
+    ),
+    Stage(
+        "p5",
+        version=1,
+        module="tslrec.stages.p5.stage",
+        reads=("data", "item_index"),
+        settings=p5_settings,
+        sections=("training", "t5", "p5"),
+        label=lambda config: f"{config.t5.name}-{config.item_index.kind}",
+        settings_of="target",
+        restored_by="tslrec.stages.p5.restored:restore",
+        generates_lists=True,
+    ),
+    Stage(
+        "pod",
+        version=1,
+        module="tslrec.stages.pod.stage",
+        reads=("data",),
+        settings=pod_settings,
+        sections=("training", "t5", "pod"),
+        label=lambda config: config.t5.name,
+        settings_of="target",
+        restored_by="tslrec.stages.pod.restored:restore",
+        generates_lists=True,
+        selected_by_loss=True,
+    ),
 )
 """Every stage. A method is a selection of them, in this order."""
 
@@ -298,10 +267,20 @@ def stages_of(config: Config) -> list[Stage]:
     return [stage for stage in STAGES if stage.name in config.method.stages]
 
 
+def generates_lists(stages: Iterable[str]) -> bool:
+    """Whether a method of these stages ranks by lists that it generates (`Stage.generates_lists`).
+
+    Args:
+        stages: names of stages; those that are unknown today, as in older records, generate none.
+    """
+    found = (find_stage(name) for name in stages)
+    return any(stage.generates_lists for stage in found if stage is not None)
+
+
 def code_version(name: str) -> int | None:
-    """The version of a stage's code, or of the ingestion, `data`; None for an unknown stage."""
-    if name == "data":
-        return DATA_VERSION
+    """The version of a stage's code, or of the ingestion of `data` or `titles`; None for an unknown stage."""
+    if name in INGESTED:
+        return INGESTED[name]
     stage = find_stage(name)
     return None if stage is None else stage.version
 
@@ -309,6 +288,16 @@ def code_version(name: str) -> int | None:
 def runs_llm(config: Config) -> bool:
     """Whether any stage of the configured method runs the language model."""
     return any(stage.runs_llm for stage in stages_of(config))
+
+
+def runs_t5(config: Config) -> bool:
+    """Whether any stage of the configured method reads the section of the encoder-decoder language model."""
+    return any("t5" in stage.sections for stage in stages_of(config))
+
+
+def reads_titles(config: Config) -> bool:
+    """Whether any stage of the configured method reads the items' titles."""
+    return any("titles" in stage.reads for stage in stages_of(config))
 
 
 def arrays_made() -> frozenset[str]:
@@ -339,7 +328,7 @@ def fusion_inputs(fusion: Mapping[str, Any]) -> list[str]:
 
 
 def inputs_of(config: Config, stage: Stage) -> tuple[str, ...]:
-    """The stages whose results a stage reads, and `data`; for a fusion, those that make its inputs among them."""
+    """The stages whose results a stage reads, `data` and `titles`; for a fusion, those that make its inputs, too."""
     if "fusion" not in stage.sections:
         return stage.reads
     return (*stage.reads, *sorted({maker_of(config, array) for array in fusion_inputs(config.fusion)}))

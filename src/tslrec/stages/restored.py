@@ -1,6 +1,7 @@
 """Rebuilds the recommender that a stage trained, from the stage's artifact; free of the training code.
 
-Shapes: B sequences, L positions, I items (row 0 of a table is padding), D hidden size, E size of a user vector.
+Shapes: B sequences, L positions, I items (row 0 of a table is padding), D hidden size, E size of a user vector, K items
+that are reranked.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tslrec.models.backbones.base import Backbone
 from tslrec.models.item_embedding import FixedTable, IdEmbedding, ItemEmbedding
@@ -25,6 +26,20 @@ from tslrec.system.safetensors_io import load_tensors
 
 
 @dataclass(frozen=True)
+class Reranker:
+    """A model that puts the first items of each user's list into an order of its own.
+
+    Attributes:
+        scores: from item ids `[B, L]` and lengths `[B]`, as `Restored.encode` takes them, and the first `count` items
+            of the lists `[B, K]` (0 is an empty place, K is `count`) to their scores `[B, K]`.
+        count: K, how many items it reads.
+    """
+
+    scores: Callable[[Tensor, Tensor, Tensor], Tensor]
+    count: int
+
+
+@dataclass(frozen=True)
 class Restored:
     """A trained recommender. A user's score of an item is the dot product of user vector and row of the output table.
 
@@ -33,16 +48,38 @@ class Restored:
             `[B, E]`.
         output_IE: the table that scores items, `[I + 1, E]`.
         max_len: the longest input, in items.
-        backbone: the backbone around its finished item table; None where a language model encodes the user.
+        backbone: the backbone around its finished item table; None where a language model encodes the user or reranks.
+        reranker: reranks the first items by these scores; None of most.
     """
 
     encode: Callable[[Tensor, Tensor], Tensor]
     output_IE: Tensor
     max_len: int
     backbone: Backbone | None = None
+    reranker: Reranker | None = None
 
 
-def restore(stage: str, sources: Sources, folder: Path) -> Restored:
+@dataclass(frozen=True)
+class ListGenerator:
+    """A trained recommender that generates a list for each user, and has no scores of single items.
+
+    Attributes:
+        lists: from item ids `[B, L]` and lengths `[B]`, as `Restored.encode` takes them; the items that must not be
+            listed, as rows of this batch, not falling, and item ids, `[S]` each; and the users' rows in the data set
+            `[B]`, or None for users that it was not trained on; to items `[B, K]`, best first, distinct, 0 an empty
+            place, and their scores `[B, K]`, minus infinity there.
+        length: K.
+        num_items: items of the catalogue.
+        max_len: the longest input, in items.
+    """
+
+    lists: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+    length: int
+    num_items: int
+    max_len: int
+
+
+def restore(stage: str, sources: Sources, folder: Path) -> Restored | ListGenerator:
     """Rebuilds the recommender that a stage trained.
 
     Args:
@@ -57,7 +94,7 @@ def restore(stage: str, sources: Sources, folder: Path) -> Restored:
     if found is None or found.restored_by is None:
         raise UserError(f"{folder}: a result of the stage {stage}, which is no recommender; name a finished run")
     module, _, name = found.restored_by.partition(":")
-    restored: Restored = getattr(importlib.import_module(module), name)(sources, folder)
+    restored: Restored | ListGenerator = getattr(importlib.import_module(module), name)(sources, folder)
     return restored
 
 
@@ -97,14 +134,14 @@ def restore_around(item_embedding: ItemEmbedding, sources: Sources, folder: Path
     return of_backbone(backbone, table_ID)
 
 
-def load_weights(backbone: Backbone, path: Path) -> None:
-    """Loads a state dict that has exactly the backbone's names and shapes.
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Loads a state dict that has exactly the module's names and shapes.
 
     Raises:
         UserError: if it has others.
     """
     try:
-        backbone.load_state_dict(load_tensors(path))
+        module.load_state_dict(load_tensors(path))
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: weights of another model ({reason}); use the folder as it was written") from error

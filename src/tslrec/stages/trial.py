@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from tslrec.models.backbones.base import Backbone, CausalBackbone
+from tslrec.models.backbones.base import Backbone, PositionBackbone
 from tslrec.models.item_embedding import IdEmbedding
 from tslrec.stages.building import build_backbone, build_fusion
 
@@ -110,7 +110,7 @@ def run_backbone(backbone: Backbone, length: int) -> None:
         lengths_B, users_B = torch.empty_like(lengths_B), torch.empty_like(users_B)
     users_BE = backbone.train()(items_BL, lengths_B, users_B)
     users_BE @ backbone.output_table(backbone.item_embedding.table()).T
-    if isinstance(backbone, CausalBackbone):
+    if isinstance(backbone, PositionBackbone):
         backbone.all_positions(items_BL, lengths_B, users_B)
 
 

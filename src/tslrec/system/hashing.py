@@ -28,6 +28,16 @@ def digest_item_map(raw_ids: Iterable[str]) -> str:
     return state.hexdigest()
 
 
+def digest_texts(texts: Iterable[str]) -> str:
+    """Hex sha256 of texts, in that order."""
+    state = hashlib.sha256()
+    for text in texts:
+        content = text.encode()
+        # With its length before it, no text can stand for two.
+        state.update(f"{len(content)} ".encode() + content)
+    return state.hexdigest()
+
+
 def digest_rows(table: Table, start: int = 0) -> str:
     """Hex sha256 of a table's rows from row number `start` on, as float32."""
     from tslrec.system.row_tables import slices

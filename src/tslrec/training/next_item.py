@@ -20,12 +20,13 @@ from tslrec.data.datamodule import SequenceBatch, TrainingBatch
 from tslrec.data.interactions import PADDING
 from tslrec.data.step_groups import StepGroup
 from tslrec.evaluation.hooks import EvaluatedUsers, RankingHooks, ScoredUsers
-from tslrec.models.backbones.base import Backbone, CausalBackbone
+from tslrec.models.backbones.base import Backbone, PositionBackbone
 from tslrec.system.errors import UserError
 from tslrec.system.processes import rank_and_world_size, sum_over_processes
 from tslrec.training.accumulation import summed, summed_by_teams
 from tslrec.training.losses import softmax_loss
 from tslrec.training.nonfinite_guard import NonFiniteGuard
+from tslrec.training.pairwise_loss import other_items, pairwise_loss
 from tslrec.training.sampled_softmax import Negatives, NegativeSampler, sampled_softmax_loss
 from tslrec.training.static_training import StaticTraining
 from tslrec.training.thread_teams import number_of_teams
@@ -159,7 +160,7 @@ class NextItemModule(RankingHooks):
         On a CPU, prefixes are differentiated one micro-batch at a time. With a single target per window their
         activations need more memory than the gradient of the item table, which is then computed once per micro-batch.
         """
-        if negatives is None and self.device.type == "cuda":
+        if negatives is None and self.device.type == "cuda" and not self.scores_few:
             return self.loss_without_waiting(batch, table_ID, output_IE)
         input_table_ID, inputs = narrowed(table_ID, [rows.items_BL for rows in batch.parts])
         if len(batch.parts) > 1 and batch.parts[0].targets.ndim == 1 and self.device.type == "cpu":
@@ -167,6 +168,11 @@ class NextItemModule(RankingHooks):
         encoded = [self.encoded(*part, input_table_ID) for part in zip(batch.parts, inputs, strict=True)]
         users, targets = zip(*encoded, strict=True)
         return self.loss_of(torch.cat(users), torch.cat(targets), output_IE, negatives)
+
+    @property
+    def scores_few(self) -> bool:
+        """Whether scoring every position, or every item, costs more than to wait until it is known which ones count."""
+        return self.backbone.masking is not None or self.backbone.pairwise
 
     def loss_without_waiting(self, batch: TrainingBatch, table_ID: Tensor, output_IE: Tensor) -> Tensor:
         """`summed_loss` over all items, where no tensor's shape depends on the values of another.
@@ -223,7 +229,7 @@ class NextItemModule(RankingHooks):
         return hidden[counted], rows.targets[counted]
 
     def hidden_states(self, rows: SequenceBatch, items_BL: Tensor, input_table_ID: Tensor) -> Tensor:
-        """User vectors of a micro-batch: one per row `[B, E]`, or one per position `[B, L, E]`, as its targets are.
+        """States of a micro-batch: one per row `[B, E]`, or one per position `[B, L, E]`, as its targets are.
 
         Args:
             rows: see `encoded`.
@@ -233,11 +239,16 @@ class NextItemModule(RankingHooks):
         if rows.targets.ndim == 1:
             user_BE: Tensor = self.backbone(items_BL, rows.lengths_B, rows.users_B, input_table_ID)
             return user_BE
-        backbone = cast(CausalBackbone, self.backbone)
+        backbone = cast(PositionBackbone, self.backbone)
         return backbone.all_positions(items_BL, rows.lengths_B, rows.users_B, input_table_ID, rows.packing)
 
     def loss_of(self, user_TE: Tensor, targets_T: Tensor, output_IE: Tensor, negatives: Negatives | None) -> Tensor:
-        """Cross-entropy, summed over targets: over all items, or against negatives where they are given."""
+        """Cross-entropy, summed over targets: over all items, or against negatives where they are given.
+
+        BPR instead, where the backbone is `pairwise`.
+        """
+        if self.backbone.pairwise:
+            return pairwise_loss(user_TE, output_IE, targets_T, other_items(targets_T, len(output_IE) - 1))
         if negatives is None:
             return softmax_loss(user_TE, output_IE, targets_T)
         return sampled_softmax_loss(user_TE, output_IE, targets_T, negatives)

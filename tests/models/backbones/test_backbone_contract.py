@@ -12,7 +12,7 @@ from torch import Tensor
 from support.checkout import CHECKOUT
 from support.devices import assert_close, without_dropout
 from tslrec.data.packing import Packing
-from tslrec.models.backbones.base import Backbone, CausalBackbone
+from tslrec.models.backbones.base import Backbone, CausalBackbone, MaskedBackbone, PositionBackbone
 from tslrec.models.dropout import drawing_from
 from tslrec.models.item_embedding import IdEmbedding
 from tslrec.stages.building import build_backbone
@@ -32,6 +32,7 @@ BACKBONES = {
         "recent_first": True,
         "own_output": True,
     },
+    "bert4rec, RecBole's rules": {**DEFAULTS["bert4rec"], "recbole_rules": True},
 }
 ITEMS = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 0, 0], [7, 0, 0, 0, 0]])
 LENGTHS = torch.tensor([5, 3, 1])
@@ -58,7 +59,7 @@ def first(batch: Batch, rows: slice, length: int) -> Batch:
 
 
 def test_there_are_backbones() -> None:
-    assert BACKBONES.keys() >= {"gru4rec", "caser", "sasrec", "fmlp"}
+    assert BACKBONES.keys() >= {"gru4rec", "caser", "sasrec", "fmlp", "fpmc", "bert4rec", "lru"}
 
 
 @pytest.mark.parametrize("model", BACKBONES.values(), ids=BACKBONES)
@@ -69,13 +70,17 @@ class TestBackbone:
         assert user.shape == (3, backbone.output_table(backbone.item_embedding.table()).shape[1])
         assert torch.isfinite(user).all()
 
-    def test_scores_every_item(self, model: Model, device: torch.device) -> None:
+    def test_scores_every_item(self, model: Model, device: torch.device, batch: Batch) -> None:
         backbone = build(model, device)
         table = backbone.item_embedding.table()
         output = backbone.output_table(table)
         assert len(output) == 11
         assert (output[0] == 0).all()
-        assert output is table or output is backbone.own_output_IE
+        if backbone.output_bias_I is None:
+            assert output is table or output is backbone.own_output_IE
+        else:
+            assert torch.equal(output, torch.cat([table, backbone.output_bias_I[:, None]], dim=1))
+            assert (backbone(*batch)[:, -1] == 1).all()
         rows = torch.tensor([0, 3, 7], device=device)
         assert torch.equal(backbone.output_rows(rows, table[rows]), output[rows])
 
@@ -119,7 +124,7 @@ class TestBackbone:
 
     def test_sequences_in_one_row_do_not_see_each_other(self, model: Model, device: torch.device, batch: Batch) -> None:
         backbone = build(model, device).eval()
-        if not isinstance(backbone, CausalBackbone) or not backbone.packs:
+        if not isinstance(backbone, PositionBackbone) or not backbone.packs:
             pytest.skip("does not claim to take packed rows")
         row = torch.cat([ITEMS[b, : LENGTHS[b]] for b in range(3)])[None]
         sequences = torch.repeat_interleave(torch.arange(3), LENGTHS)[None]
@@ -132,6 +137,19 @@ class TestBackbone:
         apart = backbone.all_positions(*batch)
         expected = torch.cat([apart[b, : LENGTHS[b]] for b in range(3)])
         assert_close(packed[0, :-2], expected)
+
+    def test_a_masked_item_is_told_from_both_sides(self, model: Model, device: torch.device, batch: Batch) -> None:
+        backbone = build(model, device).eval()
+        assert (backbone.masking is not None) == isinstance(backbone, MaskedBackbone)
+        if not isinstance(backbone, MaskedBackbone):
+            pytest.skip("does not claim to tell masked items")
+        items, lengths, users = first(batch, slice(1), 5)
+        items[0, 2] = 0
+        expected = backbone.all_positions(items, lengths, users)[0, 2]
+        for place in (0, 1, 3, 4):
+            changed = items.clone()
+            changed[0, place] = 7
+            assert not torch.allclose(backbone.all_positions(changed, lengths, users)[0, 2], expected)
 
     def test_gradient_reaches_every_parameter(self, model: Model, device: torch.device, batch: Batch) -> None:
         backbone = without_dropout(build(model, device))

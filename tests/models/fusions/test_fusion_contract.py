@@ -45,7 +45,7 @@ def build(path: Path, device: torch.device = CPU, **numbers: Any) -> ItemEmbeddi
 
 def test_there_are_fusions() -> None:
     assert {path.stem for path in FUSIONS} >= {"gate", "category"}
-    assert {path.stem for path in BACKBONES} >= {"gru4rec", "caser", "sasrec", "fmlp"}
+    assert {path.stem for path in BACKBONES} >= {"gru4rec", "caser", "sasrec", "fmlp", "lru"}
 
 
 @pytest.mark.parametrize("path", FUSIONS, ids=lambda path: path.stem)
@@ -80,8 +80,8 @@ class TestFusion:
         section = yaml.safe_load(model.read_text())
         backbone = without_dropout(build_backbone(section, build(path), num_users=2, max_len=7).to(device))
         batch = torch.tensor([[3, 1, 4], [9, 2, 0]]), torch.tensor([3, 2]), torch.arange(2)
-        user_BD = backbone(*(each.to(device) for each in batch))
-        (user_BD @ backbone.item_embedding.table().T).square().sum().backward()
+        user_BE = backbone(*(each.to(device) for each in batch))
+        (user_BE @ backbone.output_table(backbone.item_embedding.table()).T).square().sum().backward()
         for name, parameter in backbone.named_parameters():
             assert parameter.grad is not None, name
             assert torch.isfinite(parameter.grad).all(), name

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from support.checkout import CHECKOUT
-from support.made_cells import make_cell, make_cells
+from support.made_cells import HITS, make_cell, make_cells
 from tslrec.evaluation.significance import Comparison
+from tslrec.reports.paper.baseline_claim import SAME
+from tslrec.reports.paper.baselines import LLM_BASELINES
 from tslrec.reports.paper.cells import CellResult
 from tslrec.reports.paper.claims import FAILS, HOLDS, SIGNS, UNMEASURED, UNSELECTED, rules_out, verdict
 from tslrec.reports.paper.document import Section, TableCell
@@ -176,3 +178,31 @@ def test_groups_are_judged_by_their_gains(
 def test_categories_hold_where_some_differ(cells: list[CellResult]) -> None:
     (row,) = lines(claims_of(cells, RESULTS), "other", "revises")
     assert row[2:] == [HOLDS, "C1 .500, C2 .300, C3 .200"]
+
+
+def test_baselines_are_judged_once_all_four_have_cells(tmp_path: Path) -> None:
+    """The base of the higher validation metric is the one that they stand beside."""
+    made = [make_cell(tmp_path, method="base", seed=0, model=model) for model in ("sasrec", "lru")]
+    made.append(make_cell(tmp_path, method="base", seed=0, model="fmlp", validation=0.06))
+    made += [make_cell(tmp_path, method=method, seed=0) for method in ("pod", "p5", "e4srec")]
+    claim = "not necessarily better"
+    (first, *_) = lines(claims_of(made, RESULTS), "other", claim)
+    assert first[1:3] == ["Beauty, masked", UNMEASURED]
+    assert first[3] == "POD worse, P5 worse, LlamaRec not measured, E4SRec worse"
+    made.append(make_cell(tmp_path, method="llamarec", seed=0, model="lru"))
+    section = claims_of(made, RESULTS)
+    found = {row[1]: row[2:] for row in lines(section, "other", claim)}
+    assert found["Beauty, masked"] == [HOLDS, f"POD worse, P5 worse, LlamaRec {SAME}, E4SRec worse"]
+    assert found["Yelp, masked"][0] == UNMEASURED
+    rows = lines(section, "traditional ones (RQ1, Table 2), masked", "Beauty")
+    assert [row[3] for row in rows] == ["FMLP-Rec"] * 4
+    # NDCG@10 on Beauty in the paper's Table 2: LlamaRec .0492, FMLP-Rec's Base .0455.
+    assert rows[2][-1] == ".0037"
+
+
+def test_the_claim_fails_where_every_baseline_is_better(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for method in LLM_BASELINES:
+        monkeypatch.setitem(HITS, method, 0.5)
+    made = [make_cell(tmp_path, method=method, seed=0) for method in ("base", *LLM_BASELINES)]
+    (first, *_) = lines(claims_of(made, RESULTS), "other", "not necessarily better")
+    assert first[2] == FAILS

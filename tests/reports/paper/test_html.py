@@ -70,7 +70,7 @@ def test_what_comes_from_data_is_escaped(page: Path) -> None:
 
 def test_every_chart_has_a_mark_for_every_value(page: Path) -> None:
     charts = list(root(page).iter("svg"))
-    assert len(charts) == 9
+    assert len(charts) == 10
     for chart in charts:
         marks = [group for group in chart.iter("g") if group.find("title") is not None]
         assert len(marks) >= 3

@@ -18,6 +18,7 @@ from tslrec.data.ingest import ingest
 from tslrec.pipeline.composition import compose_overrides
 from tslrec.reports import paper
 from tslrec.reports.paper import sections
+from tslrec.reports.paper.baselines import LLM_BASELINES
 from tslrec.reports.paper.cells import CellResult
 from tslrec.reports.paper.comparisons import rivals
 from tslrec.reports.paper.document import Section, TableCell, TableView
@@ -56,6 +57,11 @@ def table(tables: Sequence[TableView], *words: str) -> list[dict[str, TableCell 
     return [dict(reversed(list(zip(found.columns, row, strict=True)))) for row in found.rows]
 
 
+def measured(rows: Sequence[dict[str, TableCell | str]]) -> list[dict[str, TableCell | str]]:
+    """The rows that have cells."""
+    return [row for row in rows if text(row["seeds"]) != "missing"]
+
+
 def test_table_1_has_ours_above_the_papers(cells: list[CellResult]) -> None:
     section = section_of("table1", cells, RESULTS)
     rows = table(section.tables, "Statistics")
@@ -70,7 +76,7 @@ def test_table_1_has_ours_above_the_papers(cells: list[CellResult]) -> None:
 def test_table_2_has_mean_and_deviation_over_seeds_beside_the_papers(
     cells: list[CellResult], protocol: str, title: str
 ) -> None:
-    rows = table(section_of("table2", cells, RESULTS).tables, "Beauty", title)
+    rows = measured(table(section_of("table2", cells, RESULTS).tables, "Beauty", title))
     assert [text(row["method"]) for row in rows] == ["Base", "CI", "TSLRec"]
     base = rows[0]["NDCG@10"]
     assert isinstance(base, TableCell)
@@ -85,6 +91,43 @@ def test_the_best_and_the_second_best_are_marked(cells: list[CellResult]) -> Non
     rows = table(section_of("table2", cells, RESULTS).tables, "Beauty", "history masked")
     marks = [row["HR@10"].mark for row in rows if isinstance(row["HR@10"], TableCell)]
     assert marks == ["", "second", "best"]
+
+
+def test_rows_without_cells_are_called_missing_in_the_papers_order(cells: list[CellResult]) -> None:
+    section = section_of("table2", cells, RESULTS)
+    rows = table(section.tables, "Beauty", "history masked")
+    names = [(text(row["backbone"]), text(row["method"]), text(row["seeds"])) for row in rows]
+    assert names[:4] == [("–", each, "missing") for each in ("POD", "P5", "LlamaRec", "E4SRec")]
+    assert [name[1:] for name in names if name[0] == "SASRec"] == [("Base", "2"), ("CI", "2"), ("TSLRec", "2")]
+    assert {text(row["HR@5"]) for row in rows if text(row["seeds"]) == "missing"} == {"–"}
+    assert text(rows[1]["paper NDCG@10"]) == ".0474"
+    # Four methods with a language model, three of each of four backbones, and Base of the two that the paper cites.
+    assert len(rows) == 4 + 3 * 4 + 2
+    assert section.missing_note == "no cell of MovieLens-1M, Yelp"
+
+
+def test_what_a_language_model_is_stands_beside_its_numbers(tmp_path: Path) -> None:
+    made = make_cell(tmp_path, method="p5", seed=0, variant="laptop")
+    told = {
+        "llm": "T5-laptop's sizes, weights at random",
+        "ranking": "list of 10 by beam search",
+        "titles": {"items": 60, "missing": 7, "sha256": "0"},
+    }
+    cell = replace(made, content={**made.content, **told})
+    (row,) = table(section_of("table2", [cell], RESULTS).tables, "language models")
+    assert text(row["backbone"]) == "–"
+    assert text(row["language model"]) == "T5-laptop's sizes, weights at random"
+    assert text(row["titles"]) == "of 53 of 60 items"
+    assert text(row["ranks"]) == "list of 10 by beam search"
+    ranker = make_cell(tmp_path, method="llamarec", seed=0, model="lru")
+    ranker.content["config"]["llamarec"] = {"share": 0.05, "candidates": 20}
+    (row,) = table(section_of("table2", [ranker], RESULTS).tables, "language models")
+    assert text(row["less than by default"]) == "llamarec.share=0.05"
+    assert text(row["titles"]) == "none read"
+    assert text(row["ranks"]) == "20 candidates reranked, then the retriever's order"
+    # The paper's own row of P5 stands beside it, whatever the variant.
+    rows = measured(table(section_of("table2", [cell], RESULTS).tables, "history masked"))
+    assert [text(each["paper NDCG@10"]) for each in rows] == [".0474"]
 
 
 def test_a_large_gain_is_significant_and_a_small_one_is_not(cells: list[CellResult]) -> None:
@@ -123,7 +166,7 @@ def test_presets_backbones_and_settings_are_rows_apart(tmp_path: Path) -> None:
     other = make_cell(tmp_path / "other", method="base", seed=1)
     other.content["config"]["training"]["batch_size"] = 8
     tables = section_of("table2", [*made, other], RESULTS).tables
-    rows = table(tables, "history masked", "tuned")
+    rows = measured(table(tables, "history masked", "tuned"))
     assert [(text(row["backbone"]), text(row["seeds"])) for row in rows] == [
         ("SASRec", "1"),
         ("SASRec", "1"),
@@ -135,7 +178,7 @@ def test_presets_backbones_and_settings_are_rows_apart(tmp_path: Path) -> None:
 def test_a_row_that_cannot_be_is_told(cells: list[CellResult], tmp_path: Path) -> None:
     cell = make_cell(tmp_path, method="base", seed=0)
     cell.content["metrics"]["test/masked/NDCG@10"] = 0.9
-    rows = table(section_of("table2", [cell], RESULTS).tables, "history masked")
+    rows = measured(table(section_of("table2", [cell], RESULTS).tables, "history masked"))
     assert text(rows[0]["fits"]) == "no"
 
 
@@ -152,16 +195,23 @@ def test_figure_3_is_of_what_was_measured_and_spent(cells: list[CellResult]) -> 
 def test_what_the_language_model_would_do_is_counted_from_the_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tslrec.reports.paper.figure3.placed", lambda group: ["synthetic"])
+    monkeypatch.setattr("tslrec.reports.paper.figure3.DATA", ["synthetic"])
     monkeypatch.setenv("TSLREC_CACHE", str(tmp_path / "cache"))
     count(tmp_path / "figure3.json")
     section = section_of("figure3", [], tmp_path)
     rows = table(section.tables, "Instances")
     # A user each for TSLRec, a user and position for E4SRec.
     config = compose_overrides(["data=synthetic"])
-    positions = np.minimum(ingest(config.data, tmp_path).train_lengths, config.training.max_len).sum()
-    assert [text(row["instances"]) for row in rows] == ["800", f"{positions:,}", "240", "800"]
+    lengths = ingest(config.data, tmp_path).train_lengths
+    positions, prefixes = np.minimum(lengths, config.training.max_len).sum(), (lengths - 1).sum()
+    ours = ["800", f"{positions:,}", "240", "800"]
+    # A prefix for LlamaRec, six texts of it for P5, and twelve batches of users for each of POD's two tasks.
+    rivals = [f"{prefixes:,}", "800", f"{6 * prefixes:,}", "800", f"{2 * 12 * 64:,}", "800"]
+    assert [text(row["instances"]) for row in rows] == [*ours, *rivals]
     assert section.missing_note == "no measurement yet: make bench-llm"
+    names = ["TSLRec", "E4SRec", "LlamaRec", "P5", "POD on T5-small"]
+    assert [chart.title for chart in section.charts] == ["Llama-2-13B, training", "Llama-2-13B, inference"]
+    assert [[each.name.split(",")[0] for each in chart.series] for chart in section.charts] == [names] * 2
 
 
 def test_figure_4_has_the_shares_with_intervals(cells: list[CellResult]) -> None:
@@ -308,7 +358,7 @@ def test_a_table_wants_the_cells_of_its_methods() -> None:
     grid = read_grid(RESULTS / "grid.yaml")
     ablated = wanted_by(["ablations"], grid)
     beside = [cell for cell in grid if (cell.data, cell.model, cell.preset) == ("beauty", "sasrec", "tuned")]
-    assert ablated == [cell for cell in beside if cell.method != "e4srec"]
+    assert ablated == [cell for cell in beside if cell.method not in LLM_BASELINES]
     assert {cell.method for cell in wanted_by(["figure5"], grid)} == {"base", "ci", "tslrec"}
     assert wanted_by(["table1"], grid) == []
 

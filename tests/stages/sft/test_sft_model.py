@@ -17,10 +17,10 @@ from transformers import Qwen3Config, Qwen3Model
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from support.tiny_model import make_model
-from tslrec.config import LoraConfig
 from tslrec.llm.item_scaling import standardise_items
 from tslrec.llm.packing import PackedExamples
 from tslrec.llm.tiny import byte_tokenizer
+from tslrec.settings.language_models import LoraConfig
 from tslrec.stages.sft.model import PreferenceLLM
 
 SINGLE = {"cpu": 1e-4, "cuda": 5e-4}

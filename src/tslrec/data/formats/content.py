@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tslrec.data.formats.wording import brief_list
+from tslrec.data.formats.wording import INTERACTIONS, FileKind, brief_list
 from tslrec.system.errors import UserError
 
 BLOCK_BYTES = 1 << 24
@@ -26,10 +26,12 @@ class Content:
     Attributes:
         data: UTF-8 without a byte-order mark; lines end with `\n`.
         notes: what was done to it, for the audit.
+        kind: what messages call it.
     """
 
     data: bytes
     notes: tuple[str, ...] = ()
+    kind: FileKind = INTERACTIONS
 
 
 def unpack_zstandard(packed: bytes) -> bytes:
@@ -59,32 +61,36 @@ ENCODED = {
 """Byte-order marks; those of UTF-32 first, as one begins like that of UTF-16."""
 
 
-def read_content(path: Path) -> Content:
+def read_content(path: Path, kind: FileKind = INTERACTIONS) -> Content:
     """Reads a text file, unpacked if it is compressed; UTF-16 and UTF-32 with a byte-order mark are decoded.
+
+    Args:
+        path: the file.
+        kind: what messages call it.
 
     Raises:
         UserError: if there is no such file, or it is empty, damaged, binary or in another encoding.
     """
-    require_file(path)
+    require_file(path, kind)
     notes = []
     data = path.read_bytes()
     packing = packing_of(data)
     if packing is not None:
         data = unpack(data, path)
         notes.append(f"Unpacked from {packing}.")
-    refuse_other_formats(data, path)
+    refuse_other_formats(data, path, kind)
     encoding = next((name for mark, name in ENCODED.items() if data.startswith(mark)), None)
     if encoding is not None:
         data = decoded(data, encoding, path).encode()
         notes.append(f"Decoded from {encoding}.")
     data = data.removeprefix(codecs.BOM_UTF8)
     if not data.strip():
-        raise UserError(f"{path}: is empty; give a file with interactions")
+        raise UserError(f"{path}: is empty; give a file with {kind.rows}")
     # What an editor calls a line: it ends with \n, \r\n or a lone \r.
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     refuse_other_encodings(data, path)
-    return Content(data, tuple(notes))
+    return Content(data, tuple(notes), kind)
 
 
 def packing_of(data: bytes) -> str | None:
@@ -106,25 +112,25 @@ def unpack(data: bytes, path: Path) -> bytes:
         raise UserError(f"{path}: is {name}, but {what}; download it again, or give the unpacked file") from error
 
 
-def refuse_other_formats(data: bytes, path: Path) -> None:
+def refuse_other_formats(data: bytes, path: Path, kind: FileKind) -> None:
     """Refuses what is no text table, and says what to do.
 
     Raises:
         UserError: if it is an archive, a workbook, Parquet or JSON.
     """
     if data.startswith(b"PK\x03\x04"):
-        raise UserError(f"{path}: is {archive(path)}")
+        raise UserError(f"{path}: is {archive(path, kind)}")
     if data[257:262] == b"ustar":
-        raise UserError(f"{path}: is a tar archive; unpack it (tar xf) and give the file in it with data.path=FILE")
+        raise UserError(f"{path}: is a tar archive; unpack it (tar xf) and give the file in it with {kind.given}")
     if data.startswith(b"PAR1"):
         raise UserError(f"{path}: is Parquet; choose data=parquet")
     if data.startswith(b"SQLite format 3\0"):
-        raise UserError(f"{path}: is an SQLite database; export its table of interactions as CSV")
+        raise UserError(f"{path}: is an SQLite database; export its table of {kind.rows} as CSV")
     if data.startswith((b'{"', b"[{")):
-        raise UserError(f"{path}, line 1: is JSON; export the interactions as CSV or Parquet")
+        raise UserError(f"{path}, line 1: is JSON; export the {kind.rows} as CSV or Parquet")
 
 
-def archive(path: Path) -> str:
+def archive(path: Path, kind: FileKind) -> str:
     """What a file in the zip format is, and what to do."""
     try:
         with zipfile.ZipFile(path) as opened:
@@ -132,9 +138,9 @@ def archive(path: Path) -> str:
     except (zipfile.BadZipFile, OSError):
         names = []
     if any(name.startswith("xl/") for name in names):
-        return "an Excel workbook; save it as `CSV UTF-8`, and give that file with data.path=FILE"
+        return f"an Excel workbook; save it as `CSV UTF-8`, and give that file with {kind.given}"
     held = f" that holds {brief_list(names, 60)}" if names else ""
-    return f"a zip archive{held}; unpack it and give the file of interactions with data.path=FILE"
+    return f"a zip archive{held}; unpack it and give the file of {kind.rows} with {kind.given}"
 
 
 def decoded(data: bytes, encoding: str, path: Path) -> str:
@@ -179,9 +185,9 @@ def refuse_other_encodings(data: bytes, path: Path) -> None:
             ) from error
 
 
-def require_file(path: Path) -> None:
+def require_file(path: Path, kind: FileKind = INTERACTIONS) -> None:
     """Raises a `UserError` if a path does not exist or is a folder."""
     if path.is_dir():
-        raise UserError(f"{path}: is a folder; give the file in it with data.path=FILE")
+        raise UserError(f"{path}: is a folder; give the file in it with {kind.given}")
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file; give the right one with data.path=FILE")
+        raise UserError(f"{path}: there is no such file; give the right one with {kind.given}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from tslrec.data.formats.lines import LINE_END
-from tslrec.data.formats.quoting import MAX_LINES, Quoting, unquoted
+from tslrec.data.formats.quoting import MAX_LINES, Quoting, not_closed, unquoted
 from tslrec.data.formats.separators import likely_separator, name_of
 from tslrec.data.formats.wording import brief
 from tslrec.system.errors import UserError
@@ -35,16 +35,13 @@ def first_record(data: bytes, index: int, separator: str, quoting: Quoting, path
     try:
         return next(rows), index + rows.line_num
     except csv.Error as error:
-        raise UserError(
-            f"{path}, line {index + 1}: a quote is not closed, or goes on after its end; correct it, or set "
-            "data.reader.quote=none if quotes mean nothing in this file"
-        ) from error
+        raise UserError(f"{path}, line {index + 1}: {not_closed(quoting)}") from error
 
 
-def refuse_one_column(field: str, separator: str, where: str, needed: str | int) -> None:
+def refuse_one_column(field: str, separator: str, where: str, needed: str | int, quoting: Quoting) -> None:
     """Refuses a first line that the separator does not separate, with the one that it seems to have."""
     likely = likely_separator(field)
-    if likely is None:
+    if likely is None or not quoting.has_setting:
         remedy = "; give a table of at least two columns"
     else:
         remedy = f"; it seems to be separated by {name_of(likely)}: set data.reader.separator={name_of(likely)}"

@@ -30,11 +30,13 @@ class Quoting:
         character: the quote character; None: quotes are signs like any other.
         chosen: whether a person chose it; then a field over several lines is believed.
         strips_pairs: whether a field that is wholly within quotes, in a file without quoting, is read without them.
+        has_setting: whether `data.reader.quote` can change it.
     """
 
     character: str | None
     chosen: bool = False
     strips_pairs: bool = False
+    has_setting: bool = True
 
 
 def quoting_of(setting: str | None, separator: str) -> Quoting:
@@ -49,6 +51,12 @@ def quoting_of(setting: str | None, separator: str) -> Quoting:
     if character is not None and (len(character) != 1 or not character.isascii() or character in separator + "\n\r"):
         raise UserError(f"data.reader.quote={setting}: must be one character, double, single, none or auto")
     return Quoting(character, chosen=True)
+
+
+def not_closed(quoting: Quoting) -> str:
+    """What is wrong with a field whose quotes are not right, and what to do."""
+    remedy = ", or set data.reader.quote=none if quotes mean nothing in this file" if quoting.has_setting else ""
+    return f"a quote is not closed, or goes on after its end; correct it{remedy}"
 
 
 def well_quoted(separator: str, quote: str) -> str:
@@ -105,16 +113,14 @@ def odd_records(
         try:
             fields = next(rows)
         except csv.Error as error:
-            raise UserError(
-                f"{path}, line {first_line + start}: a quote is not closed, or goes on after its end; correct it, or "
-                "set data.reader.quote=none if quotes mean nothing in this file"
-            ) from error
+            raise UserError(f"{path}, line {first_line + start}: {not_closed(quoting)}") from error
         taken = text[: rows.line_num]
         like_rows = sum(line.count(separator) >= width - 1 for line in taken)
         if len(taken) > 1 and not quoting.chosen and 2 * like_rows > len(taken):
+            remedy = ", set data.reader.quote=none if quotes mean nothing here, or =double if the field is right"
             raise UserError(
                 f"{path}, line {first_line + start}: a quote swallows {len(taken) - 1} lines that look like rows; "
-                "close it, set data.reader.quote=none if quotes mean nothing here, or =double if the field is right"
+                f"close it{remedy if quoting.has_setting else ', or write the field on one line'}"
             )
         done = start + len(taken)
         yield Record(start, len(taken), fields)

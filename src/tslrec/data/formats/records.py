@@ -48,7 +48,14 @@ Choose = Callable[[list[str], str], tuple[dict[str, int], bool]]
 
 
 def read_records(
-    content: Content, path: Path, *, separator: str, quoting: Quoting, choose: Choose, needed: str | int
+    content: Content,
+    path: Path,
+    *,
+    separator: str,
+    quoting: Quoting,
+    choose: Choose,
+    needed: str | int,
+    texts: frozenset[str] = frozenset(),
 ) -> Records:
     """Reads the wanted columns.
 
@@ -59,6 +66,7 @@ def read_records(
         quoting: what quotes mean.
         choose: names the wanted columns.
         needed: the first of them, as the settings name it, for error messages.
+        texts: those whose quoted fields may go on over several lines; the others hold ids and numbers.
 
     Raises:
         UserError: for the first line that is no row.
@@ -76,13 +84,14 @@ def read_records(
     start = first_text_line(data)
     first, after = first_record(data, start, separator, quoting, path)
     if len(first) == 1:
-        refuse_one_column(first[0], shown, f"{path}, line {start + 1}", needed)
+        refuse_one_column(first[0], shown, f"{path}, line {start + 1}", needed, quoting)
     wanted, has_header = choose(first, f"{path}, line {start + 1}")
     names = sorted(wanted.values())
-    reading = Reading(data, path, separator, shown, quoting, len(first), start + 1)
+    spanning = frozenset(wanted[name] for name in texts)
+    reading = Reading(data, path, separator, shown, quoting, len(first), start + 1, spanning)
     begin = next_text_line(data, after) if has_header else start
     if begin is None:
-        raise UserError(f"{path}: has a header, but no interactions; give a file with interactions")
+        raise UserError(f"{path}: has a header, but no {content.kind.rows}; give a file with {content.kind.rows}")
     table, blank = reading.rows(begin, names)
     renamed = table.select([pl.col(f"f{index}").alias(name) for name, index in wanted.items()] + [pl.col("line")])
     row = first_record(data, begin, separator, quoting, path)[0]
@@ -101,6 +110,7 @@ class Reading:
         quoting: what quotes mean.
         width: fields of the first line.
         first: that line's number, from 1.
+        spanning: indices of the fields that may go on over several lines.
     """
 
     data: bytes
@@ -110,6 +120,7 @@ class Reading:
     quoting: Quoting
     width: int
     first: int
+    spanning: frozenset[int] = frozenset()
 
     def rows(self, begin: int, indices: Sequence[int]) -> tuple[pl.DataFrame, int]:
         """The fields `f0`, `f1` … that are wanted, from line index `begin` on, and the number of blank lines."""
@@ -228,12 +239,13 @@ class Reading:
                 self.refuse_width(begin + record.line, len(record.fields))
         own = {f"f{index}": [record.fields[index] for record in records] for index in sorted(set(indices))}
         lines = [begin + record.line + 1 for record in records]
-        for index in sorted(set(indices)):
+        for index in sorted(set(indices) - self.spanning):
             for value, line in zip(own[f"f{index}"], lines, strict=True):
                 if "\n" in value:
+                    remedy = ", or set data.reader.quote=none" if self.quoting.has_setting else ""
                     raise UserError(
                         f"{self.path}, line {line}: field {index + 1} goes on to the next line ({brief(value)}), and "
-                        "is no id; correct the quotes, or set data.reader.quote=none"
+                        f"is no id; correct the quotes{remedy}"
                     )
         frame = pl.DataFrame({**own, "line": lines}, schema=table.schema)
         return pl.concat([table, frame]).sort("line")
@@ -252,6 +264,8 @@ class Reading:
         """Refuses a line that has another number of fields than the first line."""
         quoted = self.quoting.character is None and b'"' in self.data
         remedy = "set data.reader.quote=double if quotes enclose separators" if quoted else "set data.reader.separator"
+        if not self.quoting.has_setting:
+            remedy = f"enclose fields that hold a {name_of(self.shown)} in double quotes"
         raise UserError(
             f"{self.path}, line {index + 1}: has {found} fields, but line {self.first} has {self.width} (separator "
             f"{name_of(self.shown)}); correct the line, or {remedy}"

@@ -1,11 +1,28 @@
-"""How error messages show what a file holds: on one line, and never longer than a message may be."""
+"""What error messages call a file, and how they show what it holds: on one line, and never longer than one may be."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 LONGEST = 40
 """Characters of a value that a message shows."""
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """What messages call a file of one kind.
+
+    Attributes:
+        rows: what it holds.
+        given: how a person names another one.
+    """
+
+    rows: str
+    given: str
+
+
+INTERACTIONS = FileKind("interactions", "data.path=FILE")
 
 
 def brief(value: object, longest: int = LONGEST) -> str:

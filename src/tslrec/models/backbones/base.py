@@ -1,7 +1,7 @@
 """The contract of a backbone: a module around an item embedding that turns item sequences into user vectors.
 
 Shapes: B sequences, L positions, D hidden size, I items (row 0 of a table is padding), R some of them, U users, E size
-of a user vector (equal to D, unless the backbone has an output table of its own).
+of a user vector (equal to D, unless the backbone has an output table of its own, or a bias per item).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tslrec.data.interactions import PADDING
+from tslrec.data.masking import Masking
 from tslrec.data.packing import Packing
 from tslrec.models.item_embedding import ItemEmbedding
 
@@ -33,7 +34,11 @@ class Backbone(nn.Module, ABC):
         max_len: the longest input, in items.
         own_output_IE: a trainable output table `[I + 1, E]` that is separate from the item embedding; None if items are
             scored by the item table.
+        output_bias_I: a trainable bias per item `[I + 1]`, which is added to the score by the item table: the last
+            column of the output table, for which user vectors end with 1. None in most backbones.
         user_embedding: a trainable vector per user `[U, D]`; None in most backbones.
+        masking: how the training rows of a `MaskedBackbone` are masked; None: it is trained on the next item.
+        pairwise: whether it is trained by BPR, which compares each target with one other item, instead of by a softmax.
     """
 
     causal: ClassVar[bool] = False
@@ -45,7 +50,10 @@ class Backbone(nn.Module, ABC):
         self.item_embedding = item_embedding
         self.max_len = max_len
         self.own_output_IE: nn.Parameter | None = None
+        self.output_bias_I: nn.Parameter | None = None
         self.user_embedding: nn.Parameter | None = None
+        self.masking: Masking | None = None
+        self.pairwise = False
 
     @property
     def hidden_size(self) -> int:
@@ -53,8 +61,9 @@ class Backbone(nn.Module, ABC):
         return self.item_embedding.hidden_size
 
     def encoder_parameters(self) -> list[nn.Parameter]:
-        """Trainable parameters other than those of the item embedding and of the separate output table."""
-        of_items = {id(self.own_output_IE), *(id(parameter) for parameter in self.item_embedding.parameters())}
+        """Trainable parameters other than those of the item embedding and of the output table."""
+        of_output = {id(self.own_output_IE), id(self.output_bias_I)}
+        of_items = {*of_output, *(id(parameter) for parameter in self.item_embedding.parameters())}
         return [each for each in self.parameters() if each.requires_grad and id(each) not in of_items]
 
     def embed(self, items_BL: Tensor, table_ID: Tensor | None) -> Tensor:
@@ -76,10 +85,12 @@ class Backbone(nn.Module, ABC):
         """The table whose rows user vectors are multiplied with to score the items, `[I + 1, E]`.
 
         Args:
-            table_ID: the item table, which is returned unless the backbone has an output table of its own.
+            table_ID: the item table, which is returned unless the backbone has an output table or biases of its own.
         """
         if self.own_output_IE is not None:
             return self.own_output_IE
+        if self.output_bias_I is not None:
+            return torch.cat([table_ID, self.output_bias_I[:, None].to(table_ID.dtype)], dim=1)
         return table_ID
 
     def output_rows(self, rows_R: Tensor, table_RD: Tensor) -> Tensor:
@@ -91,6 +102,8 @@ class Backbone(nn.Module, ABC):
         """
         if self.own_output_IE is not None:
             return F.embedding(rows_R, self.own_output_IE)
+        if self.output_bias_I is not None:
+            return torch.cat([table_RD, self.output_bias_I[rows_R, None].to(table_RD.dtype)], dim=1)
         return table_RD
 
     @abstractmethod
@@ -113,15 +126,14 @@ class Backbone(nn.Module, ABC):
         return 0.0
 
 
-class CausalBackbone(Backbone):
-    """A backbone that computes the user vectors of all positions in one pass.
+class PositionBackbone(Backbone):
+    """A backbone that gives a state at each position in one pass.
 
     Attributes:
         packs: whether it can do so for rows that hold several sequences (`Packing`); then a whole optimizer step is one
             pass.
     """
 
-    causal = True
     packs: ClassVar[bool] = False
 
     @abstractmethod
@@ -133,7 +145,7 @@ class CausalBackbone(Backbone):
         table_ID: Tensor | None = None,
         packing: Packing | None = None,
     ) -> Tensor:
-        """The user vector after each item, `[B, L, D]`. The values at padded positions have no meaning.
+        """The state at each position, `[B, L, E]`, in the space of user vectors. Padded positions have no meaning.
 
         Args:
             items_BL: see `forward`.
@@ -142,6 +154,23 @@ class CausalBackbone(Backbone):
             table_ID: see `forward`.
             packing: given if the rows hold several sequences, which only a backbone that `packs` supports.
         """
+
+
+class CausalBackbone(PositionBackbone):
+    """A backbone that computes the user vectors after all items of a sequence in one pass: its states are these."""
+
+    causal = True
+
+
+class MaskedBackbone(PositionBackbone):
+    """A backbone that sees both sides of a position and is trained to tell the items that are masked (`masking`).
+
+    In its `all_positions` a 0 among a sequence's items is a masked item, and the state there tells which item it was:
+    the item embedding has no row for a mask, since it may be a fusion. It takes packed rows. `forward` still gives the
+    user vector after the last item.
+    """
+
+    packs = True
 
 
 def last_position(hidden_BLD: Tensor, lengths_B: Tensor) -> Tensor:

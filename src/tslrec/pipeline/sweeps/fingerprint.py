@@ -11,23 +11,33 @@ from typing import Any
 from tslrec.config import Config
 from tslrec.pipeline.results import read_result
 from tslrec.pipeline.sweeps.record import Cell
-from tslrec.stages.registry import code_version
+from tslrec.stages.registry import code_version, reads_titles
 from tslrec.system.manifests import MANIFEST
 
 
 def fingerprint(config: Config) -> str:
-    """Hex sha256 of a run's configuration, the versions of its stages, and the size and time of its raw file.
+    """Hex sha256 of a run's configuration, the versions of its stages, and the size and time of its raw file
+    and, of a method that reads them, of its titles.
 
     It is stricter than the keys of artifacts: a run with another fingerprint is started, and then reuses the artifacts
     that fit.
     """
-    path = None if config.data.path is None else Path(config.data.path)
     content: dict[str, Any] = {
         "config": asdict(config),
         "versions": {stage: code_version(stage) for stage in ("data", *config.method.stages)},
-        "file": [path.stat().st_size, path.stat().st_mtime_ns] if path is not None and path.is_file() else None,
+        "file": size_and_time(None if config.data.path is None else Path(config.data.path)),
     }
+    if reads_titles(config):
+        from tslrec.data.titles_file import titles_path
+
+        content["versions"]["titles"] = code_version("titles")
+        content["titles"] = size_and_time(titles_path(config.data, Path(config.cache)))
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def size_and_time(path: Path | None) -> list[int] | None:
+    """Bytes of a file and when it was last written; None if there is none."""
+    return [path.stat().st_size, path.stat().st_mtime_ns] if path is not None and path.is_file() else None
 
 
 def is_finished(cell: Cell, config: Config) -> bool:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tslrec.config import LoraConfig
 from tslrec.llm.shape import Shape
 from tslrec.reports.costs.placement import Placement
+from tslrec.settings.language_models import LoraConfig
 
 NORM_WIDTH = 4
 """Bytes of a number of a norm's input, which is converted to float32."""

@@ -29,9 +29,16 @@ def print_plan_of(config: Config, console: Console) -> None:
     Raises:
         UserError: as `plan_of`.
     """
+    from tslrec.reports.costs.rival_forecast import counted_for, rival_plans_of
+    from tslrec.reports.costs.rival_view import print_rivals
     from tslrec.reports.costs.view import print_plan
 
-    print_plan(plan_of(config), config, console)
+    if rivals := counted_for(config):
+        check_stages(config)
+        check_data(config)
+        print_rivals(rival_plans_of(config, rivals, stage_seed(config.seed, "sft")), config, console)
+    else:
+        print_plan(plan_of(config), config, console)
 
 
 def plan_of(config: Config) -> Plan:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tslrec.config import LoraConfig
 from tslrec.llm.shape import Shape
 from tslrec.reports.costs.activations import ITEM_WIDTH, Step, kept_bytes
 from tslrec.reports.costs.gathering import held_parameters
 from tslrec.reports.costs.placement import Placement
+from tslrec.settings.language_models import LoraConfig
 
 GIB = 2**30
 """Bytes of a GiB."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from tslrec.evaluation.protocols import PROTOCOLS
 from tslrec.evaluation.significance import LEVEL, Comparison, holm
 from tslrec.pipeline.choices import choice_place, choice_title
+from tslrec.reports.paper.baseline_claim import baseline_lines, baseline_table
 from tslrec.reports.paper.comparisons import RIVALS, compared, probability, rivals
 from tslrec.reports.paper.document import Section, TableCell, TableView, digits
 from tslrec.reports.paper.figure3 import read
@@ -48,7 +49,7 @@ TESTS = (
 )
 
 
-@section("claims", place=10, methods=("base", "ci", "tslrec"))
+@section("claims", place=10, methods=("base", "ci", "tslrec", "e4srec", "llamarec", "p5", "pod"))
 def claims(inputs: SectionInputs) -> Section:
     """All claims of the paper, each with a verdict.
 
@@ -58,7 +59,13 @@ def claims(inputs: SectionInputs) -> Section:
     rows, paper = inputs.rows, inputs.published
     tables = [ranking_table(rows, protocol, paper) for protocol in PROTOCOLS]
     tables[-1] = replace(tables[-1], notes=TESTS)
-    others = [*cost_lines(inputs.results), *category_lines(rows), *activity_lines(rows)]
+    tables += [baseline_table(rows, protocol, paper) for protocol in PROTOCOLS]
+    others = [
+        *baseline_lines(rows, paper, {True: HOLDS, False: FAILS}),
+        *cost_lines(inputs.results),
+        *category_lines(rows),
+        *activity_lines(rows),
+    ]
     tables.append(TableView("The other claims", ("claim", "where", "verdict", "measured"), others))
     missing = [
         f"{choice_title('data', data)} with {choice_title('model', model)}" for data, model in unmeasured(rows, paper)

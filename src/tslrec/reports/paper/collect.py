@@ -73,8 +73,12 @@ def collect(cell: Cell, result: Mapping[str, Any], threads: str | None, root: Pa
         "commit": commit(),
         **group_metrics(interactions, ranks),
     }
+    if (titles := result.get("titles")) is not None:
+        content["titles"] = {name: value for name, value in titles.items() if name != "folder"}
     arrays: dict[str, NDArray[Any]] = dict(pack_ranks(ranks))
     popularity_I = popularity(interactions)
+    if (ranking := result.get("ranking")) is not None:
+        content["ranking"] = ranking
     gates = last.folder / GATES
     if gates.is_file():
         content["gates"] = item_groups(load_file(gates)["id_shares"][1:], popularity_I[1:])

@@ -10,10 +10,15 @@ from pathlib import Path
 
 from tslrec.evaluation.protocols import METRICS
 from tslrec.evaluation.significance import LEVEL, Comparison, arithmetic, holm
+from tslrec.pipeline.choices import choice_title
+from tslrec.reports.paper.baselines import line_order, method_name, row_order
 from tslrec.reports.paper.document import TableCell, TableView, digits
 from tslrec.reports.paper.kept_comparisons import compared_cells
 from tslrec.reports.paper.published import PAPER, PRINTED, PublishedResults
 from tslrec.reports.paper.seed_rows import Row, common_seeds
+
+MISSING, NOTHING = "missing", "–"
+"""What stands for the seeds of a row without a cell, and for its numbers."""
 
 RIVALS = ("base", "ci")
 """The methods that TSLRec is compared with (the paper's RQ1 and Table 2)."""
@@ -57,7 +62,13 @@ def nearest(row: Row, others: Sequence[Row], methods: Collection[str]) -> list[R
     return list(found.values())
 
 
-def results_table(rows: Sequence[Row], protocol: str, title: str, paper: PublishedResults | None = None) -> TableView:
+def results_table(
+    rows: Sequence[Row],
+    protocol: str,
+    title: str,
+    paper: PublishedResults | None = None,
+    missing: Sequence[tuple[str | None, str]] = (),
+) -> TableView:
     """The metrics of rows of one data set under one protocol.
 
     The best and second best of each column are marked, and each row is checked for impossible combinations.
@@ -67,27 +78,41 @@ def results_table(rows: Sequence[Row], protocol: str, title: str, paper: Publish
         protocol: the ranking protocol.
         title: the table's heading.
         paper: adds the paper's own numbers as further columns; None: no such columns.
+        missing: backbones (None: the method has none, or any) and methods of which there is no row. They are shown as
+            missing, where `paper` is given.
     """
     names = [f"test/{protocol}/{metric}" for metric in METRICS]
     marks: dict[tuple[int, str], str] = {}
     for name in names:
         order = sorted(range(len(rows)), key=lambda i: -rows[i].mean(name))
         marks |= {(i, name): mark for i, mark in zip(order, ("best", "second"), strict=False)}
-    shown: list[list[TableCell | str]] = []
+    shown: list[tuple[tuple[object, ...], list[TableCell | str]]] = []
     for i, row in enumerate(rows):
         line: list[TableCell | str] = [row.backbone_title, row.method_title, str(len(row.seeds))]
         line += [row.mean_cell(name, marks.get((i, name), "")) for name in names]
         line.append(check([row.mean(name) for name in names], 0.0))
         if paper is not None:
-            theirs = paper.row(row)
-            printed = [TableCell(digits(value), sources=(PAPER,)) for value in theirs or ()]
-            line += ["", "", "", "", ""] if theirs is None else [*printed, check(theirs, PRINTED)]
-        shown.append(line)
+            line += papers_columns(paper.row(row))
+        shown.append((row_order(row), line))
+    for model, method in missing if paper is not None and rows else ():
+        names_of = [NOTHING if model is None else choice_title("model", model), method_name(method), MISSING]
+        theirs = paper.table2.get((rows[0].data_name, model, method)) if paper is not None else None
+        line = [*names_of, *[NOTHING] * len(METRICS), "", *papers_columns(theirs)]
+        shown.append((line_order(model or "", model or "", method, None), line))
+    if missing:
+        shown.sort(key=lambda pair: pair[0])
     columns = ["backbone", "method", "seeds", *METRICS, "fits"]
     if paper is not None:
         columns += [*(f"paper {metric}" for metric in METRICS), "fits"]
     notes = ["fits: whether HR and NDCG can be of the same ranks, with one target a user."]
-    return TableView(title, columns, shown, notes)
+    return TableView(title, columns, [line for _, line in shown], notes)
+
+
+def papers_columns(theirs: Sequence[float] | None) -> list[TableCell | str]:
+    """The paper's own metrics and whether they fit; empty fields where it has none."""
+    if theirs is None:
+        return [""] * (len(METRICS) + 1)
+    return [*(TableCell(digits(value), sources=(PAPER,)) for value in theirs), check(theirs, PRINTED)]
 
 
 def check(row: Sequence[float], rounding: float) -> TableCell:

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 PRINTED = 5e-5
 """The rounding error of a number printed with four decimals."""
 
-PAPERS = {"pod": "POD", "p5": "P5", "llamarec": "LlamaRec"}
-"""Titles of the methods in the paper that this framework does not run."""
-
 PAPER = "the paper's own figures, results/paper.json"
 """The source that tooltips name for these numbers."""
 
@@ -53,11 +50,14 @@ class PublishedResults:
             raise UserError(f"{path}: not the paper's figures ({error!r}); restore it from the repository") from error
 
     def row(self, row: Row) -> Sequence[float] | None:
-        """The paper's HR@5, HR@10, NDCG@5 and NDCG@10 for one of our rows; None: the paper has no such row."""
-        if not row.is_plain:
-            return None
-        method = row.method_name
-        return self.table2.get((row.data_name, None if method == "e4srec" else row.model_name, method))
+        """The paper's HR@5, HR@10, NDCG@5 and NDCG@10 for one of our rows; None: the paper has no such row.
+
+        A method whose language model recommends has one row a data set, beside which every row of ours stands.
+        """
+        own = self.table2.get((row.data_name, None, row.method_name))
+        if own is None and row.is_plain:
+            return self.table2.get((row.data_name, row.model_name, row.method_name))
+        return own
 
     def gain(self, row: Row, rival: Row, metric: str) -> float | None:
         """The paper's relative gain of a method over a rival on our data set and backbone; None: it has no such row.

@@ -12,7 +12,6 @@ Names and places are read from the source text, without importing the modules, s
 from __future__ import annotations
 
 import ast
-import csv
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tslrec.reports import paper
-from tslrec.system.errors import UserError
 
 if TYPE_CHECKING:
     from tslrec.reports.paper.cells import CellResult
@@ -41,7 +39,8 @@ class SectionInputs:
     Attributes:
         cells: the finished cells.
         results: the folder with the published results of the paper and the benchmarks (`results/`).
-        titles_file: CSV with the columns `item_id` and `title` of MovieLens-1M's items; None: items go by their ids.
+        titles_file: CSV or Parquet with the columns `item_id` and `title` of MovieLens-1M's items; None: items go by
+            their ids.
         methods: the methods that the section declared.
     """
 
@@ -77,14 +76,9 @@ class SectionInputs:
         """
         if self.titles_file is None:
             return {}
-        try:
-            with self.titles_file.open(encoding="utf-8", newline="") as file:
-                return {row["item_id"]: row["title"] for row in csv.DictReader(file)}
-        except (OSError, UnicodeDecodeError, KeyError) as error:
-            raise UserError(
-                f"--titles {self.titles_file}: not readable ({error!r}); name a CSV file with the columns item_id and "
-                "title"
-            ) from error
+        from tslrec.data.titles_file import first_titles, read_titles_file
+
+        return dict(first_titles(read_titles_file(self.titles_file, "--titles FILE")).iter_rows())
 
     def item_title(self, data: str, item: str) -> str:
         """The title of an item of a data set, or its raw id where no title is known."""

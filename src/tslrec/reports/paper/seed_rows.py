@@ -13,11 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tslrec.evaluation.protocols import LIST_MARK
 from tslrec.evaluation.user_groups import gains
 from tslrec.pipeline.choices import choice_place, choice_title, placed
 from tslrec.pipeline.identity import identity
 from tslrec.reports.paper.cells import CellResult
 from tslrec.reports.paper.document import Point, TableCell, digits
+from tslrec.stages.registry import generates_lists
 
 ABLATIONS = tuple(name for name in placed("method") if name.startswith("ablation_"))
 """The methods that are ablations of TSLRec: those of `configs/method` whose name starts with `ablation_`."""
@@ -94,7 +96,9 @@ class Row:
 
     @property
     def backbone_title(self) -> str:
-        """The backbone's title, followed by that of the source model if it is another."""
+        """The backbone's title, followed by that of the source model if it is another; a dash where there is none."""
+        if "backbone" not in self.cells[0].content["stages"]:
+            return "–"
         own = choice_title("model", self.model_name)
         if self.model_name == self.source_name:
             return own
@@ -102,9 +106,18 @@ class Row:
 
     @property
     def method_title(self) -> str:
-        """The method's title, followed by the variant if there is one."""
+        """The method's title, followed by the variant if there is one, and by what its ranks are if of no full ranking.
+
+        So the words stand wherever a number of the row does.
+        """
         own = choice_title("method", self.method_name)
-        return own if self.variant is None else f"{own}, {self.variant}"
+        own = own if self.variant is None else f"{own}, {self.variant}"
+        return f"{own} ({LIST_MARK})" if self.is_of_lists else own
+
+    @property
+    def is_of_lists(self) -> bool:
+        """Whether its ranks are places in generated lists (`Stage.generates_lists`)."""
+        return generates_lists(self.cells[0].content["stages"])
 
     @property
     def title(self) -> str:

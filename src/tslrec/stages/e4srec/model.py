@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from tslrec.config import LLMConfig, LoraConfig
 from tslrec.data.interactions import PADDING
 from tslrec.llm.loading import load_to_train, load_tokenizer
 from tslrec.llm.packing import PackedExamples, Packer
@@ -18,6 +17,7 @@ from tslrec.llm.prompt import Prompt
 from tslrec.llm.prompted import KeysAndValues, PromptedLLM, add_lora, packer_of
 from tslrec.llm.trained_layers import at_least_float32
 from tslrec.llm.weights_source import ResolvedSource
+from tslrec.settings.language_models import LLMConfig, LoraConfig
 from tslrec.stages.e4srec.prompt import encode_e4srec_prompt
 from tslrec.training.deepspeed_zero import gathered
 

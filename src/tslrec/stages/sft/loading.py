@@ -9,12 +9,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from tslrec.config import LLMConfig
 from tslrec.llm.adapter import load_adapted
 from tslrec.llm.loading import load, load_to_train, load_tokenizer
 from tslrec.llm.packing import Packer
 from tslrec.llm.prompted import add_lora, packer_of
 from tslrec.llm.weights_source import ResolvedSource
+from tslrec.settings.language_models import LLMConfig
 from tslrec.stages.sft.model import PreferenceLLM
 from tslrec.stages.sft.prompt import encode_prompt
 from tslrec.training.deepspeed_zero import gathered
