@@ -10,6 +10,7 @@ N source tokens.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,6 +22,9 @@ from tslrec.llm.encoder_decoder.model import EncoderDecoder, seen_by_decoder
 from tslrec.llm.encoder_decoder.packing import Sources
 from tslrec.llm.encoder_decoder.shape import PADDING
 from tslrec.llm.encoder_decoder.trie import Trie
+
+View = Sequence[Tensor]
+"""What the decoder reads of the sources: each layer's keys and values, `[N, 2, A, E]`."""
 
 
 class Beams(NamedTuple):
@@ -53,15 +57,18 @@ class BeamSearch:
     early_stopping: bool = False
 
     @torch.no_grad()
-    def __call__(self, model: EncoderDecoder, sources: Sources, continuations: Continuations) -> Beams:
+    def __call__(
+        self, model: EncoderDecoder, sources: Sources, continuations: Continuations, view: View | None = None
+    ) -> Beams:
         """Searches.
 
         Args:
             model: the language model, in evaluation.
             sources: one per user. Users of `continuations` are numbered by the sources' rows.
             continuations: what may follow a beam.
+            view: of these sources, for several searches; None computes it.
         """
-        steps = DecoderSteps(model, sources, self.max_tokens)
+        steps = DecoderSteps(model, sources, self.max_tokens, view_of(model, sources) if view is None else view)
         num_users, device = len(sources.order_B), sources.tokens_N.device
         found = nothing_found(num_users, self.num_beams, self.max_tokens, device)
         tokens_UKT = torch.zeros(num_users, 1, 0, dtype=torch.long, device=device)
@@ -112,11 +119,12 @@ class DecoderSteps:
         model: the language model.
         sources: one per user.
         max_tokens: steps at most.
+        view: of the sources.
     """
 
-    def __init__(self, model: EncoderDecoder, sources: Sources, max_tokens: int) -> None:
+    def __init__(self, model: EncoderDecoder, sources: Sources, max_tokens: int, view: View) -> None:
         self.model = model
-        self.cross = model.cross(model.encode(sources))
+        self.cross = view
         self.bias_ATT = model.decoder.causal_bias(max_tokens)
         self.seen = seen_by_decoder(sources, self.bias_ATT.dtype)
         self.cached: list[Tensor | None] = [None] * len(self.cross)
@@ -146,6 +154,17 @@ class DecoderSteps:
         self.cached = [None if each is None else each.index_select(0, chosen) for each in self.cached]
 
 
+@torch.no_grad()
+def view_of(model: EncoderDecoder, sources: Sources) -> View:
+    """Runs the encoder, and computes the keys and values that each layer of the decoder reads.
+
+    Args:
+        model: the language model, in evaluation.
+        sources: one per user.
+    """
+    return model.cross(model.encode(sources))
+
+
 def nothing_found(num_users: int, num_beams: int, max_tokens: int, device: torch.device) -> Beams:
     """Lists without a beam."""
     tokens_UKT = torch.full((num_users, num_beams, max_tokens), PADDING, device=device)
@@ -169,7 +188,13 @@ def taken(tokens_UCT: Tensor, places_UK: Tensor) -> Tensor:
 
 
 def generate_items(
-    model: EncoderDecoder, sources: Sources, trie: Trie, seen: Tensor | None, *, num_beams: int
+    model: EncoderDecoder,
+    sources: Sources,
+    trie: Trie,
+    seen: Tensor | None,
+    *,
+    num_beams: int,
+    view: View | None = None,
 ) -> tuple[Tensor, Tensor]:
     """A list of items for each user by beam search over all items' codes.
 
@@ -179,6 +204,7 @@ def generate_items(
         trie: of all items.
         seen: `trie.seen(…)`, the users in the caller's order: they get none of these items; None allows all.
         num_beams: beams, and length of the list.
+        view: of the sources, where several lists of them are generated.
 
     Returns:
         Items int64 `[U, K]`, 0 where a place holds none, and their scores, both in the caller's order.
@@ -189,5 +215,5 @@ def generate_items(
         users, places = seen // trie.num_items, seen % trie.num_items
         seen = (row_B[users] * trie.num_items + places).sort().values
     search = BeamSearch(num_beams, max_tokens=trie.depth)
-    beams = search(model, sources, TrieChildren(trie, seen))
+    beams = search(model, sources, TrieChildren(trie, seen), view)
     return trie.item_X[beams.nodes_UK], beams.scores_UK

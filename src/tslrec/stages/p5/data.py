@@ -17,6 +17,7 @@ from tslrec.data.batching import Batches, rank_share
 from tslrec.data.datamodule import evaluation_batches, seen_items
 from tslrec.data.interactions import TEST, VALIDATION, Interactions
 from tslrec.data.windows import all_prefixes
+from tslrec.llm.encoder_decoder.packing import unpadded
 from tslrec.settings.rivals import P5Config
 from tslrec.stages.p5.instances import TaskBatches, turns
 from tslrec.stages.p5.pieces import Encoded
@@ -207,8 +208,3 @@ def tensors(texts: Encoded) -> tuple[Tensor, Tensor, Tensor]:
         torch.from_numpy(texts.whole_words_BS),
         torch.from_numpy(texts.lengths_B),
     )
-
-
-def unpadded(values_BS: Tensor, lengths_B: Tensor) -> list[NDArray[np.int64]]:
-    """The values of each row without its padding."""
-    return [row[:length] for row, length in zip(values_BS.numpy(), lengths_B.tolist(), strict=True)]

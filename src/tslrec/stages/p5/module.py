@@ -14,7 +14,7 @@ from torch import Tensor
 from tslrec.config import DEFAULT_METRICS
 from tslrec.evaluation.hooks import ListedUsers, RankingHooks
 from tslrec.evaluation.protocols import LIST_LENGTH
-from tslrec.llm.encoder_decoder.beams import generate_items
+from tslrec.llm.encoder_decoder.beams import generate_items, view_of
 from tslrec.llm.encoder_decoder.model import EncoderDecoder
 from tslrec.llm.encoder_decoder.optimizing import adamw, linear_rate_at
 from tslrec.llm.encoder_decoder.trie import Trie
@@ -90,8 +90,9 @@ class P5Module(RankingHooks):
         """Two searches, one of them without seen items; both lists are cut to `LIST_LENGTH`."""
         if not batch.counted:
             return None
+        view = view_of(self.model, batch.sources)
         masked_BK, unmasked_BK = (
-            generate_items(self.model, batch.sources, self.trie, seen, num_beams=self.beams)[0][:, :LIST_LENGTH]
+            generate_items(self.model, batch.sources, self.trie, seen, num_beams=self.beams, view=view)[0]
             for seen in (batch.seen, None)
         )
-        return ListedUsers(batch.users, unmasked_BK, masked_BK)
+        return ListedUsers(batch.users, unmasked_BK[:, :LIST_LENGTH], masked_BK[:, :LIST_LENGTH])

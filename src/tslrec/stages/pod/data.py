@@ -16,6 +16,7 @@ from torch import Tensor
 from tslrec.data.batching import Batches, rank_share
 from tslrec.data.datamodule import evaluation_batches, sample_users, seen_items
 from tslrec.data.interactions import TEST, VALIDATION, Interactions
+from tslrec.llm.encoder_decoder.packing import unpadded
 from tslrec.settings.rivals import PODConfig
 from tslrec.stages.pod.numbering import Numbering, clean_numbering, released_numbering
 from tslrec.stages.pod.pieces import PromptWriter, padded
@@ -273,9 +274,3 @@ def numbering_of(interactions: Interactions, numbers: PODConfig, seed: int) -> N
         seed: see `clean_numbering`.
     """
     return released_numbering(interactions) if numbers.released else clean_numbering(interactions, seed)
-
-
-def unpadded(values_BS: Tensor, lengths_B: Tensor) -> list[NDArray[np.int64]]:
-    """The rows of a padded tensor, each as long as it is."""
-    rows = values_BS.numpy()
-    return [row[:length] for row, length in zip(rows, lengths_B.tolist(), strict=True)]

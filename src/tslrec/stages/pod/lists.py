@@ -14,10 +14,9 @@ from torch import Tensor
 
 from tslrec.evaluation.hooks import ListedUsers
 from tslrec.evaluation.protocols import LIST_LENGTH
-from tslrec.llm.encoder_decoder.beams import BeamSearch, generate_items
+from tslrec.llm.encoder_decoder.beams import BeamSearch, generate_items, view_of
 from tslrec.llm.encoder_decoder.candidates import AnyToken
 from tslrec.llm.encoder_decoder.model import EncoderDecoder
-from tslrec.llm.encoder_decoder.packing import Sources
 from tslrec.llm.encoder_decoder.shape import END
 from tslrec.llm.encoder_decoder.trie import Trie, build_trie
 from tslrec.stages.pod.numbering import Numbering
@@ -69,13 +68,12 @@ class ItemLists:
         device = users.sources.tokens_N.device
         if self.there.place_I.device != device:
             self.there = self.trie.to(device)
-        masked_UK, unmasked_UK = (self.search(model, users.sources, seen) for seen in (users.seen, None))
-        return ListedUsers(users.users, unmasked_UK, masked_UK)
-
-    def search(self, model: EncoderDecoder, sources: Sources, seen: Tensor | None) -> Tensor:
-        """The first items of the beams, `[U, K]`."""
-        items_UN, _ = generate_items(model, sources, self.there, seen, num_beams=self.num_beams)
-        return items_UN[:, :LIST_LENGTH]
+        view = view_of(model, users.sources)
+        masked_UK, unmasked_UK = (
+            generate_items(model, users.sources, self.there, seen, num_beams=self.num_beams, view=view)[0]
+            for seen in (users.seen, None)
+        )
+        return ListedUsers(users.users, unmasked_UK[:, :LIST_LENGTH], masked_UK[:, :LIST_LENGTH])
 
 
 class FreeTextLists:
