@@ -27,17 +27,13 @@ from typing import Any
 import yaml
 
 from backbones import HERE, RESULTS, ROOT, one_environment, run
-from growth import market
-from tslrec.data.interactions import Interactions
+from rivals.histories import interactions
 from tslrec.settings.language_models import EncoderDecoderConfig
 from tslrec.system.errors import UserError
 from tslrec.system.files import write_json
 
 RIVALS_PYTHON = ROOT / ".venv-rivals" / "bin" / "python"
 T5_SIDES = ("p5", "pod")
-USERS, ITEMS = 22_363, 12_101
-"""Of Beauty, for generated histories where no file is given."""
-
 CONFIGS = ROOT / "configs" / "t5"
 
 
@@ -139,21 +135,6 @@ def measure(side: str, arguments: argparse.Namespace) -> None:
     theirs = rounds["authors"][0]
     print(f"load before {load:.1f}, {arguments.threads} threads, transformers {theirs['transformers']} on their side")
     print(f"{side}_ratio {figures['ratio']:.3g} x")
-
-
-def interactions(arguments: argparse.Namespace) -> Interactions:
-    """The data set, from its raw file or generated with Beauty's size.
-
-    Raises:
-        UserError: if there is no such file.
-    """
-    if arguments.file is None:
-        return market(1, users=300, items=200) if arguments.quick else market(1, users=USERS, items=ITEMS)
-    if not arguments.file.is_file():
-        raise UserError(f"{arguments.file}: there is no such file; give the raw file of {arguments.data}")
-    from side_tslrec import load_file
-
-    return load_file(arguments.data, arguments.file)
 
 
 if __name__ == "__main__":

@@ -23,17 +23,14 @@ from pathlib import Path
 import numpy as np
 
 from backbones import HERE, RESULTS, one_environment, run
-from growth import market
+from rivals.histories import interactions
 from rivals.lru_windows import Windows, save_windows
-from side_tslrec import load_file
 from tslrec.data.interactions import Interactions
 from tslrec.system.errors import UserError
 from tslrec.system.files import write_json
 
 SIDES = {"lrurec": "rivals.side_lrurec", "tslrec": "rivals.side_tslrec_lru"}
 """Their modules."""
-USERS, ITEMS = 22_363, 12_101
-"""Of Beauty, for generated histories where no file is given."""
 
 
 def main(words: Sequence[str]) -> None:
@@ -101,19 +98,6 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         if getattr(arguments, name) < 1:
             parser.error(f"--{name.replace('_', '-')}: one or more")
     return arguments
-
-
-def interactions(arguments: argparse.Namespace) -> Interactions:
-    """The data set, from its raw file or generated with Beauty's size.
-
-    Raises:
-        UserError: if there is no such file.
-    """
-    if arguments.file is None:
-        return market(1, users=300, items=200) if arguments.quick else market(1, users=USERS, items=ITEMS)
-    if not arguments.file.is_file():
-        raise UserError(f"{arguments.file}: there is no such file; give the raw file of {arguments.data}")
-    return load_file(arguments.data, arguments.file)
 
 
 def windows_of(interactions: Interactions, max_len: int) -> Windows:

@@ -19,7 +19,7 @@ from tslrec.pipeline.results import read_results
 from tslrec.reports.paper.collect import with_paper_metrics
 from tslrec.reports.summary import summarise
 from tslrec.reports.summary_view import print_summary
-from tslrec.stages.settings import metric_settings
+from tslrec.stages.key_settings import metric_settings
 from tslrec.system.errors import UserError
 
 

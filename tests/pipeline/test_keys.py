@@ -16,7 +16,7 @@ from tslrec.config import Config, TrainerConfig, TrainingConfig, non_defaults, s
 from tslrec.models.backbones.gru4rec import GRU4Rec
 from tslrec.models.backbones.sasrec import SASRec
 from tslrec.settings.language_models import EncoderDecoderConfig, LLMConfig, LoraConfig
-from tslrec.stages.settings import (
+from tslrec.stages.key_settings import (
     e4srec_settings,
     p5_settings,
     pod_settings,

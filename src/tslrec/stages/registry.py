@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tslrec.config import Config, non_defaults
-from tslrec.stages.settings import (
+from tslrec.stages.key_settings import (
     augment_settings,
     e4srec_settings,
     fusion_settings,

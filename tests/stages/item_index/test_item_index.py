@@ -23,8 +23,8 @@ from tslrec.stages.item_index.collaborative import DEEPEST, collaborative_tree
 from tslrec.stages.item_index.number_pieces import NUMBER_PIECES, pieces_of_number
 from tslrec.stages.item_index.spectral import spectral_labels
 from tslrec.stages.item_index.stage import make_item_index
+from tslrec.stages.key_settings import item_index_settings
 from tslrec.stages.registry import find_stage
-from tslrec.stages.settings import item_index_settings
 from tslrec.system.errors import UserError
 
 KINDS = ("sequential", "random", "collaborative")
