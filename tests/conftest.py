@@ -24,15 +24,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuses a device that is not there, and lets the programs that tests start hear Ctrl-C.
+    """Refuses a device that is not there, and lets the programs that tests start hear Ctrl-C and the end of a terminal.
 
-    A shell starts what it runs in the background with SIGINT ignored, and their children inherit that.
+    A shell starts what it runs in the background with SIGINT ignored, and `nohup` does so with SIGHUP; children inherit
+    that.
 
     Raises:
         UsageError: in one line; pytest exits with code 4.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
     if config.getoption("--device") == "cuda":
         import torch
 

@@ -21,7 +21,7 @@ from tslrec.pipeline.composition import compose_overrides
 from tslrec.pipeline.results import REMOVED_SETTINGS
 
 PAGES = [CHECKOUT / name for name in ("README.md", "CONTRIBUTING.md", "RESULTS.md")]
-PAGES += sorted((CHECKOUT / "docs").glob("*.md"))
+PAGES += sorted((CHECKOUT / "docs").rglob("*.md"))
 TEXTS = {str(page.relative_to(CHECKOUT)): page.read_text(encoding="utf-8") for page in PAGES}
 README = TEXTS["README.md"]
 
@@ -152,13 +152,29 @@ def test_the_links_of_a_page_resolve(page: str) -> None:
     assert [link for link in relative if not (CHECKOUT / page).parent.joinpath(link).exists()] == []
 
 
+@pytest.mark.parametrize("page", TEXTS)
+def test_the_anchors_of_a_page_are_its_headings(page: str) -> None:
+    text = FENCE.sub("", TEXTS[page])
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    there = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)\s]+)\)", text)) - there == set()
+
+
 def test_the_index_lists_every_page() -> None:
-    links = set(re.findall(r"\]\(([\w-]+\.md)\)", TEXTS["docs/README.md"]))
-    assert links == {path.name for path in (CHECKOUT / "docs").glob("*.md")} - {"README.md"}
+    links = set(re.findall(r"\]\(((?:research/)?[\w-]+\.md)\)", TEXTS["docs/README.md"]))
+    docs = CHECKOUT / "docs"
+    assert links == {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")} - {"README.md"}
 
 
-def test_the_readme_is_short() -> None:
-    assert len(README.splitlines()) <= 150
+@pytest.mark.parametrize(("page", "most"), [("README.md", 150), ("RESULTS.md", 300)])
+def test_a_page_is_short(page: str, most: int) -> None:
+    assert len(TEXTS[page].splitlines()) <= most
+
+
+def test_a_log_is_linked_from_the_results() -> None:
+    """Every log of docs/research is the evidence of some section of RESULTS.md."""
+    links = set(re.findall(r"\]\((docs/research/[\w-]+\.md)\)", TEXTS["RESULTS.md"]))
+    assert links == {page for page in TEXTS if page.startswith("docs/research/")}
 
 
 def test_the_results_table_is_that_of_the_cells() -> None:
@@ -201,9 +217,9 @@ def seeds(counts: Sequence[int]) -> str:
     return ", ".join(str(count or "–") for count in counts) if any(counts) else "–"
 
 
-@pytest.mark.parametrize("page", [page for page in TEXTS if page != "RESULTS.md"])
+@pytest.mark.parametrize("page", [page for page in TEXTS if not page.startswith("docs/research/")])
 def test_a_page_names_no_removed_option(page: str) -> None:
-    """RESULTS.md keeps what was measured with them."""
+    """The logs of docs/research keep what was measured with them."""
     removed = {*REMOVED_SETTINGS, "fusion=gate_categories", "plan=true", "+model."}
     assert [option for option in sorted(removed) if option in TEXTS[page]] == []
 

@@ -15,6 +15,13 @@ from omegaconf import MISSING
 from tslrec.settings.bounds import LONGEST, bounded, one_of
 from tslrec.settings.language_models import EncoderDecoderConfig, LLMConfig
 from tslrec.settings.rivals import E4SRecConfig, ItemIndexConfig, LlamaRecConfig, P5Config, PODConfig
+from tslrec.settings.second_stages import (
+    CodesConfig,
+    EaseConfig,
+    EnsembleConfig,
+    ItemTextConfig,
+    SoftTargetsConfig,
+)
 
 OWN_KEYS = frozenset({"name", "title", "place"})
 """Keys of a section with a `_target_` that are no parameters: its name, and how tables title and order it."""
@@ -116,6 +123,7 @@ class TrainingConfig:
         all_positions: train every position of a sequence in one pass where the backbone is causal; false: one example
             per prefix. A backbone that tells masked items trains on whole rows either way.
         num_negatives: items drawn per step for a sampled softmax; null: softmax over all items.
+        label_smoothing: share of each target that all items have together, each the same, in the softmax over them.
         negative_exponent: negatives are drawn with probability proportional to (1 + training count) to this power;
             0 draws uniformly.
         selection: ranking protocol whose validation NDCG@10 selects the weights: `masked` or `unmasked`.
@@ -133,6 +141,7 @@ class TrainingConfig:
     patience: int = bounded(10, least=1)
     all_positions: bool = True
     num_negatives: int | None = bounded(None, least=1)
+    label_smoothing: float = bounded(0.0, least=0, below=1)
     negative_exponent: float = bounded(1.0, least=0, most=10)
     selection: str = one_of("masked", ["masked", "unmasked"])
     eval_batch_size: int = bounded(512, least=1)
@@ -172,6 +181,9 @@ class SFTConfig:
         patience: validations without a smaller error on the held-back users after which training stops.
         steps_per_epoch: validate every so many optimizer steps; null: after each pass over the users.
         eval_batch_size: held-back users per forward pass.
+        item_input: what the language model reads of an item: `embedding`, its projected embedding, as in the paper;
+            `title`, the tokens of its title; `both`, one after the other. All but the first read the items' titles.
+        title_tokens: first tokens of a title that are read.
     """
 
     batch_size: int = bounded(16, least=1)
@@ -188,6 +200,18 @@ class SFTConfig:
     patience: int = bounded(3, least=1)
     steps_per_epoch: int | None = bounded(None, least=1)
     eval_batch_size: int = bounded(128, least=1)
+    item_input: str = one_of("embedding", ["embedding", "title", "both"])
+    title_tokens: int = bounded(8, least=1, most=LONGEST)
+
+    @property
+    def reads_titles(self) -> bool:
+        """Whether the language model reads the items' titles."""
+        return self.item_input != "embedding"
+
+    @property
+    def item_tokens(self) -> int:
+        """Tokens of an item at most."""
+        return {"embedding": 1, "title": self.title_tokens, "both": 1 + self.title_tokens}[self.item_input]
 
 
 @dataclass
@@ -196,7 +220,8 @@ class KnowledgeConfig:
 
     Attributes:
         layer: `last`, after the final norm, as h^u of Eq. 1; `mean` of all layers; or a layer's number, from 1.
-        position: `response`, the prompt's last token, as h^u; or `item`, the item's own token.
+        position: `response`, the prompt's last token, as h^u; or `item`, the item's last token: the only one of an
+            embedding, else the end of its title.
     """
 
     layer: str = "last"
@@ -270,6 +295,13 @@ class Config:
         p5: the rival method P5.
         pod: the rival method POD.
         t5: the encoder-decoder language model of the rivals P5 and POD.
+        ease: the linear recommender EASE.
+        ensemble: how the scores of the members are summed.
+        soft_targets: what a teacher's scores add to the targets.
+        codes: the codes of the items.
+        item_text: what is read from the items' titles.
+        members: recommenders of other runs that a stage reads. Each is a text of words that its command line has
+            otherwise than this one, such as `model=fmlp seed=1`; its method is `base` where it names none.
         trainer: devices and precision.
         logger: the tracker beside the CSV logs, which are always written: `_target_` and its options.
         metrics: what an evaluation computes under both ranking protocols, each with its cutoff: of the target's rank
@@ -303,6 +335,12 @@ class Config:
     p5: P5Config = field(default_factory=P5Config)
     pod: PODConfig = field(default_factory=PODConfig)
     t5: EncoderDecoderConfig = field(default_factory=EncoderDecoderConfig)
+    ease: EaseConfig = field(default_factory=EaseConfig)
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    soft_targets: SoftTargetsConfig = field(default_factory=SoftTargetsConfig)
+    codes: CodesConfig = field(default_factory=CodesConfig)
+    item_text: ItemTextConfig = field(default_factory=ItemTextConfig)
+    members: list[str] = field(default_factory=list)
     trainer: TrainerConfig = MISSING
     logger: dict[str, Any] = MISSING
     metrics: list[str] = field(default_factory=lambda: list(DEFAULT_METRICS))

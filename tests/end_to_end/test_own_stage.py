@@ -19,7 +19,7 @@ from tslrec.pipeline.sweeps.cell import CELL
 from tslrec.pipeline.sweeps.record import CellState, Sweep
 from tslrec.reports.sweep_view import print_end
 from tslrec.stages import registry
-from tslrec.stages.registry import Stage
+from tslrec.stages.declaration import Stage
 
 STAGES = (
     Stage("most_popular", 1, "own_stages.most_popular", reads=("data",), settings=lambda config: {}),

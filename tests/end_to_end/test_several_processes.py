@@ -42,7 +42,7 @@ def test_metrics_of_one_checkpoint_are_those_of_one_process(both: Both, scenario
     assert alone["users"].tolist() == list(range(num_users))
 
 
-@pytest.mark.parametrize("scenario", ["causal", "sampled", "prefix", "penalised"])
+@pytest.mark.parametrize("scenario", ["causal", "sampled", "taught", "prefix", "penalised"])
 def test_training_gives_the_weights_of_one_process(both: Both, scenario: str) -> None:
     (one, weights), (two, shared_weights) = both(scenario)
     assert one["steps"] >= 9

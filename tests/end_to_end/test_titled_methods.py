@@ -22,7 +22,7 @@ from tslrec.pipeline.unfinished import unfinished_runs
 from tslrec.serving.loading import load
 from tslrec.serving.run_folder import open_run
 from tslrec.stages import registry
-from tslrec.stages.registry import Stage
+from tslrec.stages.declaration import Stage
 from tslrec.system.errors import UserError
 
 STAGE = Stage(

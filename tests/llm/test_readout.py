@@ -29,6 +29,7 @@ def layer_states(model: PreferenceLLM, history: np.ndarray) -> tuple[list[Tensor
 
     parts = [*cast("list[torch.nn.Module]", model.llm.layers), cast(torch.nn.Module, model.llm.norm)]
     hooks = [module.register_forward_hook(keep) for module in parts]
+    assert model.item_projection is not None
     items_LH = model.item_projection(model.items_ID[torch.from_numpy(history)])
     tokens = model.llm.get_input_embeddings()
     whole_1SH = torch.cat([tokens(model.instruction_P), items_LH, tokens(model.response_J)])[None]

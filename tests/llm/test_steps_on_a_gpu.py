@@ -18,6 +18,7 @@ from support.tiny_model import NUM_ITEMS, make_model
 from tslrec.config import TrainerConfig
 from tslrec.llm import finetuning
 from tslrec.llm.tiny import byte_tokenizer
+from tslrec.llm.title_tokens import encode_titles
 from tslrec.llm.weights_source import resolve
 from tslrec.settings.language_models import LLMConfig, LoraConfig
 from tslrec.settings.rivals import LlamaRecConfig
@@ -25,7 +26,6 @@ from tslrec.stages.e4srec.data import InstanceDataModule
 from tslrec.stages.e4srec.model import new_e4srec
 from tslrec.stages.e4srec.module import E4SRecModule
 from tslrec.stages.llamarec.data import RankerDataModule
-from tslrec.stages.llamarec.item_tokens import encode_titles
 from tslrec.stages.llamarec.model import new_ranker, ranker_packer
 from tslrec.stages.llamarec.module import RankerModule
 from tslrec.stages.llamarec.prompt import pieces_for

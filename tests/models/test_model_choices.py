@@ -16,11 +16,10 @@ from hydra.utils import get_class
 from support.checkout import CHECKOUT
 from tslrec.config import MODEL_KEYS
 from tslrec.pipeline.check_method import GIVEN_TO_FUSION
+from tslrec.stages.registry import arrays_made
 
 MODELS = sorted((CHECKOUT / "configs" / "model").glob("*.yaml"))
 FUSIONS = sorted((CHECKOUT / "configs" / "fusion").glob("*.yaml"))
-MADE_BY_STAGES = ("_I", "_IH")
-"""Suffixes of fusion parameters that hold arrays of earlier stages, not numbers that a person sets."""
 
 
 def defaults_of(section: dict[str, Any]) -> dict[str, Any]:
@@ -29,9 +28,7 @@ def defaults_of(section: dict[str, Any]) -> dict[str, Any]:
     return {
         each.name: each.default
         for each in parameters
-        if each.kind is each.KEYWORD_ONLY
-        and not each.name.endswith(MADE_BY_STAGES)
-        and each.name not in GIVEN_TO_FUSION
+        if each.kind is each.KEYWORD_ONLY and each.name not in arrays_made() and each.name not in GIVEN_TO_FUSION
     }
 
 

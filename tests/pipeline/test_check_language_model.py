@@ -185,6 +185,17 @@ def test_a_prompt_longer_than_the_table_of_positions_is_refused(tmp_path: Path) 
         checked(folder, wanted[0], "training.max_len=8")
 
 
+def test_titles_that_do_not_fit_the_positions_are_refused(qwen: Path) -> None:
+    titled = ["sft.item_input=both", "sft.title_tokens=8"]
+    words = refusal(qwen, *titled, "training.max_len=50000")
+    assert "training.max_len=50000 items of up to 9 tokens are more than its" in words
+    room = int(words.partition("set training.max_len to ")[2].split()[0])
+    checked(qwen, *titled, f"training.max_len={room}")
+    refusal(qwen, *titled, f"training.max_len={room + 1}")
+    # Embeddings are one token each, and a model that computes its positions is only warned of.
+    checked(qwen, f"training.max_len={room + 1}")
+
+
 def test_a_tokenizer_that_does_not_fit_is_refused(qwen: Path, tmp_path: Path) -> None:
     folder = copied(qwen, tmp_path / "other")
     save_tokenizer(folder, first=200)

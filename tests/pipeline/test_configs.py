@@ -18,8 +18,8 @@ from support.checkout import CHECKOUT
 from tslrec.config import Config, TrainerConfig
 from tslrec.pipeline.check import check, check_llm
 from tslrec.pipeline.composition import Composer, register_schema, to_config
+from tslrec.pipeline.planning import source_config
 from tslrec.pipeline.recipes import config_for
-from tslrec.pipeline.run import source_config
 from tslrec.stages.registry import find_stage
 from tslrec.system.errors import UserError
 from tslrec.system.targets import check_target
@@ -27,6 +27,12 @@ from tslrec.system.targets import check_target
 CONFIGS = CHECKOUT / "configs"
 GROUPS = ("method", "data", "model", "llm", "t5", "fusion", "preset", "trainer", "logger", "launcher", "experiment")
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((CONFIGS / group).glob("*.yaml"))]
+METHODS_OF_FUSIONS = {
+    "category": ["method=ci"],
+    "codes": ["method=codes"],
+    "initial": ["method=text", "item_text.size=64"],
+}
+"""Which method makes what a fusion reads, where `tslrec` does not."""
 PAIRS = sorted((CONFIGS / "pair").rglob("*.yaml"))
 PUBLISHED = [(model, data) for model in ("gru4rec", "caser", "sasrec", "fmlp") for data in ("beauty", "ml1m", "yelp")]
 
@@ -60,7 +66,7 @@ def test_every_group_has_choices() -> None:
 def test_composes_and_binds(group: str, name: str) -> None:
     overrides = [f"{group}={name}"] if group != "experiment" else [f"experiment={name}"]
     if group == "fusion":
-        overrides.append("method=ci" if name == "category" else "method=tslrec")
+        overrides += METHODS_OF_FUSIONS.get(name, ["method=tslrec"])
     if group == "data":
         overrides.append("data.path=some.file")
     config = composed(*overrides)
@@ -185,6 +191,12 @@ def test_a_misspelt_key_does_not_compose(override: str) -> None:
         (["knowledge.layer=0"], r"knowledge\.layer=0: must be last, mean, or the number of a layer, from 1"),
         (["knowledge.layer=31"], r"knowledge\.layer=31: llm=smollm2_135m has 30 layers"),
         (["knowledge.position=first"], r"knowledge\.position=first: must be one of response, item"),
+        (["item_text.layer=31"], r"item_text\.layer=31: llm=smollm2_135m has 30 layers"),
+        (["item_text.control=randm"], r"item_text\.control=randm: must be one of permuted, random \(nearest: random\)"),
+        (["item_text.whitened=true"], r"item_text\.whitened=true: .*set item_text\.size"),
+        (["method=text", "item_text.size=577"], r"item_text\.size=577: .*llm=smollm2_135m have 576 numbers"),
+        (["method=text", "fusion=initial"], r"fusion=initial: .*'item_text' gives 576; set item_text\.size=64"),
+        (["fusion=initial"], r"fusion=initial: .*'augment' gives 576; choose another fusion"),
         (["sft.warmup=nan"], r"sft\.warmup=nan: must be from 0 to 1"),
         (["training.weight_decay=inf"], r"training\.weight_decay=inf: must be 0 or more"),
         (["logger=tensorboard", "+logger.project=x"], r"logger\.project: .* has no such parameter"),

@@ -12,17 +12,20 @@ from typing import Any
 
 import pytest
 
-from tslrec.config import Config, TrainerConfig, TrainingConfig, non_defaults, section_defaults
+from tslrec.config import Config, SFTConfig, TrainerConfig, TrainingConfig, non_defaults, section_defaults
 from tslrec.models.backbones.gru4rec import GRU4Rec
 from tslrec.models.backbones.sasrec import SASRec
 from tslrec.settings.language_models import EncoderDecoderConfig, LLMConfig, LoraConfig
+from tslrec.settings.rivals import P5Config
 from tslrec.stages.key_settings import (
     e4srec_settings,
+    p5_llm_settings,
     p5_settings,
     pod_settings,
     ranker_settings,
     recommender_settings,
     sft_settings,
+    untuned_llm_settings,
 )
 from tslrec.system.targets import target_settings
 
@@ -72,6 +75,21 @@ def test_how_products_are_rounded_is_in_the_key_where_it_changes_results(
     assert key("gpu", "high") == {**on_a_cpu, "matmul_precision": "high"}
 
 
+def test_what_is_read_of_an_item_is_in_the_key_where_titles_are_read() -> None:
+    def keys(**changes: Any) -> list[dict[str, Any]]:
+        config = Config(llm=LLMConfig(name="x"), sft=SFTConfig(**changes), trainer=TrainerConfig("x"))
+        return [sft_settings(config), untuned_llm_settings(config)]
+
+    plain = keys()
+    assert plain == keys(title_tokens=2) == keys(item_input="embedding")
+    assert "sft" not in plain[1]
+    for before, after in zip(plain, keys(item_input="both"), strict=True):
+        assert after == {**before, "sft": {"item_input": "both"}}
+    assert keys(item_input="title", title_tokens=2)[1]["sft"] == {"item_input": "title", "title_tokens": 2}
+    # What is trained is not what the untuned model reads.
+    assert keys(item_input="both", batch_size=3)[1] == keys(item_input="both")[1]
+
+
 def test_a_t5_is_in_the_key_of_p5_by_the_content_of_its_files(tmp_path: Path) -> None:
     def settings(**changes: Any) -> dict[str, Any]:
         return p5_settings(Config(t5=EncoderDecoderConfig(**changes), trainer=TrainerConfig("x")))
@@ -94,6 +112,18 @@ def test_no_default_changes_unnoticed() -> None:
         for name in (
             *("training", "preferences", "sft", "knowledge", "llm"),
             *("e4srec", "llamarec", "t5", "item_index", "p5", "pod"),
+            *("ensemble", "soft_targets"),
+            *("codes", "ease"),
+            "item_text",
         )
     }
     assert json.loads(PINNED.read_text(encoding="utf-8")) == sections
+
+
+def test_the_settings_of_p5s_decoder_only_form_are_in_its_key_alone() -> None:
+    def settings(read: Callable[[Config], dict[str, Any]], **changes: Any) -> dict[str, Any]:
+        return read(Config(p5=P5Config(**changes), llm=LLMConfig(name="x"), trainer=TrainerConfig("x")))
+
+    changes = {"tokens_at_once": 9, "lora": LoraConfig(3)}
+    assert settings(p5_settings, **changes) == settings(p5_settings)
+    assert settings(p5_llm_settings, **changes) != settings(p5_llm_settings)

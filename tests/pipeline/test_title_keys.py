@@ -12,7 +12,8 @@ from tslrec.pipeline.composition import compose_overrides
 from tslrec.pipeline.recipes import config_for, data_recipe, stage_recipe, titles_recipe
 from tslrec.pipeline.sweeps.fingerprint import fingerprint
 from tslrec.stages import registry
-from tslrec.stages.registry import Stage, stages_of
+from tslrec.stages.declaration import Stage
+from tslrec.stages.method_stages import reads_titles, stages_of
 
 READER = Stage("reader", 1, "no.module", reads=("data", "titles"), settings=lambda config: {})
 FILE = "elsewhere/titles.csv"
@@ -29,7 +30,7 @@ def keys(config: Config, titles_sha256: str = "0" * 64) -> dict[str, str]:
     """The keys of a run with one backbone."""
     data = data_recipe(config, "1" * 64)
     found = {"data": data.key}
-    if registry.reads_titles(config):
+    if reads_titles(config):
         found["titles"] = titles_recipe(data, titles_sha256).key
     for stage in stages_of(config):
         own = config_for(stage, config, config)

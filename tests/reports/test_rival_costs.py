@@ -164,6 +164,12 @@ def test_titles_are_counted_by_their_characters() -> None:
     assert title_tokens(None, 8).mean == 8
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plans of a test see no titles that a person keeps in the cache."""
+    monkeypatch.setenv("TSLREC_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture(scope="module")
 def market() -> Interactions:
     draw = np.random.default_rng(0)

@@ -23,13 +23,14 @@ from tslrec.system.files import write_json
 UNREAD = {
     *("data", "method", "preset", "seed"),
     *("trainer", "logger", "compare", "fallback_llm", "metrics", "examples", "artifacts", "cache"),
-    "continue_from",
+    *("continue_from", "members"),
 }
 """What a run is called by; what changes no result; and what makes a row of its own (see the test on it)."""
 READ_BY_STAGE = {stage.name: stage.sections for stage in STAGES}
 MADE_UP = (
     *("preferences", "fusion", "llm", "sft", "knowledge"),
     *("e4srec", "llamarec", "item_index", "p5", "pod", "t5"),
+    *("codes", "ease", "ensemble", "soft_targets", "item_text"),
 )
 FIRST = {"model": None, "training": None, **dict.fromkeys(MADE_UP, 1)}
 

@@ -18,13 +18,16 @@ from safetensors.numpy import save_file
 
 from support.interactions import make_interactions
 from tslrec.config import Config, DataConfig, MethodConfig, SFTConfig, TrainerConfig
+from tslrec.data.item_titles import read_item_titles, write_texts
 from tslrec.llm.adapter import save_trained
+from tslrec.llm.item_input import EMBEDDING, EMBEDDINGS
 from tslrec.llm.weights_source import resolve
 from tslrec.pipeline.artifacts import Artifact, ArtifactStore, Recipe
 from tslrec.settings.language_models import LLMConfig, LoraConfig
 from tslrec.stages import augment
 from tslrec.stages.context import StageContext
 from tslrec.stages.outputs import read_item_embeddings
+from tslrec.stages.sft.items import encode_items
 from tslrec.stages.sft.loading import new_model
 from tslrec.stages.sft.model import PreferenceLLM
 from tslrec.system import processes
@@ -33,6 +36,7 @@ from tslrec.training.checkpoints import Checkpoints
 from tslrec.training.trainer import StageTrainers
 
 NUM_CLUSTERS, SIZE = 4, 6
+TITLE_TOKENS = 5
 LLM = LLMConfig(name="tiny", random={}, lora=LoraConfig(rank=4, alpha=8))
 MANY_ITEMS = 401
 SHARD_SIZE = 8
@@ -44,8 +48,18 @@ def embeddings(num_items: int) -> np.ndarray:
     return np.array([np.zeros(SIZE), *rows[1:]], dtype=np.float32)
 
 
-def prepare(folder: Path, num_items: int) -> PreferenceLLM:
-    """Writes results of the stages `backbone`, `preferences` and `sft`; returns the model that was saved.
+def title(item: int) -> str:
+    """An item's title, which does not depend on the number of items."""
+    return f"{item * item}{'abc'[item % 3]}, a piece"
+
+
+def raw_ids(num_items: int) -> list[str]:
+    """Of items 0..I."""
+    return ["", *(f"i{item}" for item in range(1, num_items + 1))]
+
+
+def prepare(folder: Path, num_items: int, item_input: str = EMBEDDING) -> PreferenceLLM:
+    """Writes results of the stages `backbone`, `preferences` and `sft`, and titles; returns the model that was saved.
 
     Its trained parts are not at their initial values.
     """
@@ -56,7 +70,11 @@ def prepare(folder: Path, num_items: int) -> PreferenceLLM:
     centroids_KD = np.eye(NUM_CLUSTERS, SIZE, dtype=np.float32)
     save_file({"clusters": clusters_I, "centroids": centroids_KD}, folder / "preferences" / "preferences.safetensors")
     source = resolve(LLM, folder)
-    model = new_model(LLM, source, read_item_embeddings(folder / "backbone"), NUM_CLUSTERS)
+    write_texts([title(item) for item in range(1, num_items + 1)], [False] * num_items, raw_ids(num_items), folder)
+    items = EMBEDDINGS
+    if item_input != EMBEDDING:
+        items = encode_items(source, read_item_titles(folder).texts, item_input=item_input, title_tokens=TITLE_TOKENS)
+    model = new_model(LLM, source, read_item_embeddings(folder / "backbone"), NUM_CLUSTERS, items)
     torch.manual_seed(1)
     for parameter in model.trainable_parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
@@ -81,6 +99,8 @@ def context_of(
     )
     interactions = make_interactions([list(range(1, num_items + 1))])
     inputs = {name: folder / name for name in ("backbone", "preferences", "sft")}
+    if config.sft.reads_titles:
+        inputs["titles"] = folder
     output = output or folder / "augment"
     kept, meter = Checkpoints(checkpoints or folder / "augment.checkpoints"), Meter()
     make_trainer = StageTrainers(config.trainer, "augment", output, checkpoints=kept, meter=meter)

@@ -42,6 +42,7 @@ from tslrec.training.checkpoints import Checkpoints
 from tslrec.training.next_item import NextItemModule
 from tslrec.training.resuming import Resuming, fit
 from tslrec.training.sampled_softmax import NegativeSampler
+from tslrec.training.soft_targets import SoftTargets
 from tslrec.training.trainer import StageTrainers
 
 NUM_ITEMS, SIZE, MAX_LEN = 23, 8, 6
@@ -64,6 +65,7 @@ def data_module(
     packed: bool = False,
     batch_size: int = 24,
     masking: Masking | None = None,
+    with_places: bool = False,
 ) -> SequenceDataModule:
     return SequenceDataModule(
         interactions,
@@ -74,6 +76,7 @@ def data_module(
         packed=packed,
         seed=1,
         masking=masking,
+        with_places=with_places,
     )
 
 
@@ -135,16 +138,19 @@ def train(
     kind: Callable[..., Any],
     all_positions: bool,
     num_negatives: int | None = None,
+    taught: bool = False,
     **numbers: Any,
 ) -> Outcome:
     """Trains three epochs without dropout; the last batch of each epoch has one instance."""
-    data = data_module(market(31), all_positions=all_positions, packed=all_positions)
+    data = data_module(market(31), all_positions=all_positions, packed=all_positions, with_places=taught)
     batches: Any = data.batches.indices
     # The smallest batch size, from the given one on, that leaves one instance over.
     batches.batch_size = next(
         size for size in range(batches.batch_size, batches.num_instances) if batches.num_instances % size == 1
     )
     module = make_module(kind, **numbers)
+    if taught:
+        module.label_smoothing, module.soft_targets = 0.1, random_soft_targets(data.interactions)
     if num_negatives is not None:
         counts_I = np.bincount(data.interactions.items, minlength=NUM_ITEMS + 1)
         module.sampler = NegativeSampler(counts_I, num_negatives=num_negatives, exponent=0.75)
@@ -157,6 +163,17 @@ def train(
     start = dict(make_module(kind, **numbers).backbone.named_parameters())
     moved = min(float((weights[name] - start[name].detach()).abs().max()) for name in start)
     return {**metrics, "moved": moved}, weights
+
+
+def random_soft_targets(interactions: Interactions) -> SoftTargets:
+    """Four items with shares for each training target."""
+    draw = np.random.default_rng(2)
+    is_target_N = interactions.is_training_N
+    is_target_N[interactions.offsets[:-1]] = False
+    rows = int(is_target_N.sum())
+    items_XK = np.array([draw.permutation(NUM_ITEMS)[:4] + 1 for _ in range(rows)], dtype=np.int32)
+    shares_XK = torch.from_numpy(draw.normal(size=(rows, 4)).astype(np.float32)).softmax(dim=1)
+    return SoftTargets(torch.from_numpy(items_XK), shares_XK, torch.from_numpy(is_target_N), 0.6)
 
 
 def seeds(folder: Path, processes: int) -> Outcome:
@@ -244,6 +261,16 @@ SCENARIOS: dict[str, Callable[[Path, int], Outcome]] = {
         kind=SASRec,
         all_positions=True,
         num_negatives=6,
+        inner_size=16,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+    ),
+    "taught": lambda folder, processes: train(
+        folder,
+        processes,
+        kind=SASRec,
+        all_positions=True,
+        taught=True,
         inner_size=16,
         hidden_dropout=0.0,
         attention_dropout=0.0,

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tslrec.evaluation.user_groups import metrics_of, user_groups
-from tslrec.reports.paper.cells import CellResult, pack_ranks, write_cell
+from tslrec.evaluation.user_groups import degree_groups, metrics_of, user_groups
+from tslrec.reports.paper.cells import DEGREES, CellResult, pack_ranks, write_cell
 
 USERS, ITEMS = 400, 60
 STAGES = {
@@ -20,10 +20,13 @@ STAGES = {
     "llamarec": ["backbone", "ranker"],
     "p5": ["item_index", "p5"],
     "pod": ["pod"],
+    "ease": ["ease"],
+    "ensemble": ["ensemble"],
+    "distilled": ["ensemble", "soft_targets", "fusion"],
 }
 HITS = {
     "base": 0.2, "ci": 0.24, "tslrec": 0.4, "ablation_own_embeddings": 0.22,
-    "e4srec": 0.1, "llamarec": 0.2, "p5": 0.1, "pod": 0.05,
+    "e4srec": 0.1, "llamarec": 0.2, "p5": 0.1, "pod": 0.05, "ease": 0.1, "ensemble": 0.5, "distilled": 0.3,
 }  # fmt: skip
 """By method, the share of users who have their target among the first ten, about."""
 
@@ -51,7 +54,16 @@ def make_cell(
     of = model if source is None else f"{model}_from_{source}"
     name = f"{data}-{of}-{method}-{preset}{'' if variant is None else f'-{variant}'}-seed{seed}"
     section = {"number": 1}
+    members = [
+        {
+            **{"words": word, "method": "base", "model": word, "source_model": word, "preset": preset, "seed": seed},
+            "config": {"method": {"name": "base", "stages": STAGES["base"]}, "model": {"name": word}},
+            "stages": {"backbone": stage_facts(f"backbone {word}", "backbone")},
+        }
+        for word in ("sasrec", "fmlp")
+    ]
     content: dict[str, Any] = {
+        **({"members": members} if "ensemble" in STAGES[method] else {}),
         "group": "Made up",
         "variant": variant,
         "command": f"python train.py data={data} model={model} method={method} preset={preset} seed={seed}",
@@ -72,7 +84,7 @@ def make_cell(
             "preferences": {"num_clusters": 4},
             **dict.fromkeys(("fusion", "llm", "sft", "e4srec"), section),
         },
-        "stages": {stage: stage_facts(stage) for stage in STAGES[method]},
+        "stages": {stage: stage_facts(f"{stage} {method} {seed}", stage) for stage in STAGES[method]},
         "threads": "1",
         "statistics": {"users": USERS, "items": ITEMS, "interactions": 4000, "density": 1 / 6, "average_length": 10.0},
         "collected": "2026-11-25T00:00:00+00:00",
@@ -82,6 +94,8 @@ def make_cell(
         "by_popularity": user_groups(ranks, everyone[::-1]),
     }
     arrays: dict[str, Any] = dict(pack_ranks(ranks))
+    if method in ("ease", "ensemble", "distilled"):
+        arrays[DEGREES] = degree_groups(everyone % 30)
     if method in ("ci", "tslrec"):
         arrays["clusters"] = draw.integers(0, 4, ITEMS).astype(np.int16)
         content["kmeans_again"] = [0.7, 0.8]
@@ -95,11 +109,11 @@ def make_cell(
     return write_cell(folder, name, content, arrays)
 
 
-def stage_facts(stage: str) -> dict[str, Any]:
+def stage_facts(key: str, stage: str) -> dict[str, Any]:
     """What the manifest of a stage says, as a cell keeps it."""
     metrics = {"C1": 0.5, "C2": 0.3, "C3": 0.2} if stage == "augment" else {}
     return {
-        "key": "00",
+        "key": key,
         "version": 1,
         "wall_seconds": 123.4,
         "peak_memory_gib": 1.25,

@@ -16,6 +16,7 @@ from support.interactions import make_interactions
 from tslrec.config import Config, DataConfig, MethodConfig, SFTConfig, TrainerConfig
 from tslrec.data.batching import split_users
 from tslrec.data.interactions import Interactions
+from tslrec.data.item_titles import write_texts
 from tslrec.evaluation.preference_fit import squared_error
 from tslrec.knowledge.preferences import user_preferences
 from tslrec.llm.weights_source import resolve
@@ -23,6 +24,7 @@ from tslrec.settings.language_models import LLMConfig, LoraConfig
 from tslrec.stages.context import StageContext
 from tslrec.stages.outputs import read_item_embeddings
 from tslrec.stages.sft.data import training_histories
+from tslrec.stages.sft.items import items_of
 from tslrec.stages.sft.loading import load_trained
 from tslrec.system.meter import Meter
 from tslrec.training.checkpoints import Checkpoints
@@ -76,6 +78,11 @@ def sft_context(
     )
     lightning.seed_everything(3, verbose=False)
     inputs = {name: parent / name for name in ("backbone", "preferences")}
+    if config.sft.reads_titles:
+        inputs["titles"] = parent / "titles"
+        inputs["titles"].mkdir(exist_ok=True)
+        texts = [f"{cluster}-{item} piece" for item, cluster in enumerate(CLUSTERS_I)][1:]
+        write_texts(texts, [False] * len(texts), interactions.ids.items, inputs["titles"])
     checkpoints = Checkpoints(parent / f"{folder}.checkpoints")
     return StageContext(config, interactions, 3, parent / folder, inputs, make_trainer, checkpoints, Meter())
 
@@ -84,7 +91,8 @@ def held_back_error(context: StageContext) -> float:
     """The mean squared error of the saved model in the stage's folder on the held-back users."""
     config = context.config
     source = resolve(config.llm, Path(config.cache))
-    model = load_trained(context.folder, config.llm, source, read_item_embeddings(context.inputs["backbone"]))
+    items = items_of(context, source)
+    model = load_trained(context.folder, config.llm, source, read_item_embeddings(context.inputs["backbone"]), items)
     _, held_back = split_users(context.interactions.num_users, config.sft.held_back, context.seed)
     histories = training_histories(context.interactions, config.training.max_len)
     targets_UK = user_preferences(context.interactions, CLUSTERS_I, NUM_CLUSTERS)

@@ -47,6 +47,9 @@ STRATEGIES: dict[str, Any] = {
 STRATEGIES["zero3_checkpointing"] = STRATEGIES["zero3_bf16"] = STRATEGIES["zero3_offload"]
 CHECKPOINTING = {"zero3_checkpointing", "zero3_bf16"}
 """The strategies that run with gradient checkpointing, which a language model that fills its GPUs needs."""
+TITLES = "_titles"
+"""End of the name of a strategy under which items are read by their titles alone, so that no input has a gradient."""
+STRATEGIES |= {f"plain{TITLES}": "auto", f"zero3{TITLES}": STRATEGIES["zero3_offload"]}
 STOPPED_AT = 7
 MODEL = "model"
 
@@ -119,6 +122,7 @@ def main(folder: Path, strategy: str, processes: int) -> None:
     config = TrainerConfig("cpu", devices=processes, llm_strategy=STRATEGIES[strategy], llm_precision=precision)
     checkpointing = strategy in CHECKPOINTING
     beginning = Beginning()
+    items: dict[str, Any] = {"item_input": "title" if strategy.endswith(TITLES) else "embedding"}
 
     def run(name: str, *callbacks: lightning.Callback, **changes: Any) -> dict[str, Any]:
         def make_trainer(**settings: Any) -> lightning.Trainer:
@@ -127,7 +131,7 @@ def main(folder: Path, strategy: str, processes: int) -> None:
             trainers = StageTrainers(often, "sft", folder / name, checkpoints=checkpoints, meter=Meter())
             return trainers(**{**settings, "callbacks": [*settings["callbacks"], *callbacks]})
 
-        return sft.run(context_of(folder, name, make_trainer, checkpointing=checkpointing, **changes))
+        return sft.run(context_of(folder, name, make_trainer, checkpointing=checkpointing, **items, **changes))
 
     metrics = run("whole", beginning, max_epochs=1)
     held_back = run("uninterrupted", **HELD_BACK)

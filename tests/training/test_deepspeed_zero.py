@@ -90,6 +90,16 @@ def test_held_back_users_err_as_what_is_written_does(
     assert facts["validation/loss"] == pytest.approx(held_back_error(context), rel=1e-4)
 
 
+def test_zero_3_trains_on_titles_what_one_process_trains(outcome: Callable[[str, int], Outcome]) -> None:
+    plain, expected = outcome("plain_titles", 1)
+    facts, found = outcome("zero3_titles", 2)
+    assert facts["tokens"] == plain["tokens"] > outcome("plain", 1)[0]["tokens"]
+    assert facts["loss_mean"] == pytest.approx(plain["loss_mean"], rel=1e-4)
+    torch.testing.assert_close(found["whole"], expected["whole"], rtol=2e-4, atol=2e-4)
+    assert "item_projection.weight" not in found["whole"]
+    torch.testing.assert_close(found["resumed"], found["uninterrupted"], rtol=0, atol=0)
+
+
 def test_zero_3_partitions_the_language_model(outcome: Callable[[str, int], Outcome]) -> None:
     plain, _ = outcome("plain", 1)
     facts, _ = outcome("zero3_offload", 2)

@@ -32,6 +32,7 @@ from tslrec.training.checkpoints import Checkpoints
 from tslrec.training.next_item import NextItemModule
 from tslrec.training.resuming import fit
 from tslrec.training.static_training import StaticTraining, static_step, summed_loss
+from tslrec.training.target_mix import TargetMix
 from tslrec.training.trainer import StageTrainers
 
 CPU = torch.device("cpu")
@@ -100,7 +101,10 @@ WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "lift_fr
 """Operators whose result the host would have to read, or that copy a Python value to the device."""
 
 
-def weighted_cross_entropy(user_TE: Tensor, output_IE: Tensor, targets_T: Tensor, weights_T: Tensor) -> Tensor:
+def weighted_cross_entropy(
+    user_TE: Tensor, output_IE: Tensor, targets_T: Tensor, weights_T: Tensor, mix: TargetMix | None
+) -> Tensor:
+    assert mix is None
     losses_T = F.cross_entropy(user_TE @ output_IE[1:].T, (targets_T - 1).clamp(min=0), reduction="none")
     return (losses_T * weights_T).sum()
 
@@ -147,13 +151,16 @@ def training(
     dropout: bool = False,
     dtype: torch.dtype = torch.float32,
     callbacks: tuple[lightning.Callback, ...] = (),
+    label_smoothing: float = 0.0,
     **settings: Any,
 ) -> Outcome:
     """A training of three epochs with a checkpoint after every batch: its weights, its best evaluation and its log."""
     lightning.seed_everything(3, verbose=False)
     backbone = make_backbone(name, dropout=dropout).to(dtype)
     data = data_for(backbone, steps_per_batch=together, **settings)
-    module = NextItemModule(backbone, learning_rate=1e-2, weight_decay=0.0, steps_per_batch=together)
+    module = NextItemModule(
+        backbone, learning_rate=1e-2, weight_decay=0.0, steps_per_batch=together, label_smoothing=label_smoothing
+    )
     best, selection = selection_callbacks("masked", patience=10)
     log = folder / "stage"
     if log.exists():
@@ -192,6 +199,16 @@ def test_groups_of_steps_train_what_single_steps_train(name: str, steps_per_epoc
     losses = [table["train/loss"].drop_nulls().to_list() for table in tables]
     assert len(losses[0]) == 3
     assert losses[1] == pytest.approx(losses[0], rel=1e-8)
+
+
+def test_groups_of_steps_smooth_labels_as_single_steps_do(tmp_path: Path) -> None:
+    single, grouped, hard = (
+        training(tmp_path / name, "sasrec", together=together, dtype=torch.float64, label_smoothing=smoothing)[0]
+        for name, together, smoothing in (("single", 1, 0.2), ("grouped", 4, 0.2), ("hard", 4, 0.0))
+    )
+    for key, value in single.items():
+        torch.testing.assert_close(grouped[key], value, rtol=1e-6, atol=1e-8)
+    assert not torch.allclose(hard["backbone.item_embedding.weight"], grouped["backbone.item_embedding.weight"])
 
 
 class KilledError(Exception):

@@ -7,6 +7,7 @@ Both files have the format that a run writes (data/…/items.parquet, backbone/�
 the whole catalogue, old items and new. The embeddings of the old items must be bitwise those that the store was made
 from: keep training the backbone with the old rows frozen; a newly trained backbone does not work. The result is a
 separate store beside the old one, with unchanged rows for the old items. After a kill, the same command resumes.
+A store whose language model read titles (sft.item_input) needs those of all items: --titles FILE.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", type=Path, metavar="STORE", help="the store's folder in the artifacts of a run")
     parser.add_argument("--items", type=Path, required=True, metavar="FILE", help="whole item map, Parquet")
     parser.add_argument("--item-embeddings", type=Path, required=True, metavar="FILE", help="of all items, safetensors")
+    parser.add_argument("--titles", type=Path, metavar="FILE", help="of all items, CSV or Parquet: item_id, title")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="trainer=…, sft.augment_…=…, cache=…")
 
 
@@ -48,7 +50,11 @@ def run(arguments: argparse.Namespace) -> None:
     if not processes.is_rank_zero():
         processes.mute_rank()
     artifact = extend(
-        arguments.store, arguments.items, arguments.item_embeddings, compose_overrides(arguments.overrides)
+        arguments.store,
+        arguments.items,
+        arguments.item_embeddings,
+        compose_overrides(arguments.overrides),
+        arguments.titles,
     )
     numbers = artifact.metrics
     log.info(

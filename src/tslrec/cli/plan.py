@@ -27,8 +27,8 @@ def run(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from tslrec.pipeline.composition import Composer, composing
+    from tslrec.pipeline.planning import source_config
     from tslrec.pipeline.recipes import middle_stage_config
-    from tslrec.pipeline.run import source_config
     from tslrec.reports.costs.forecast import print_plan_of
 
     with composing():

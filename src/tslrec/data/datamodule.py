@@ -54,6 +54,8 @@ class SequenceDataModule(lightning.LightningDataModule):
             single process; 1: a batch is a step (`TrainingBatch`). Masked rows have no such shapes.
         masking: train on masked items of whole training parts, in packed rows (`MaskedBackbone`), which `all_positions`
             does not change; None: on the next item.
+        with_places: give each training target with its place in the flat array (`SequenceBatch.places`), for a training
+            on the next item with `steps_per_batch` 1.
 
     Attributes:
         validated: ids of the users of a validation, ascending.
@@ -79,6 +81,7 @@ class SequenceDataModule(lightning.LightningDataModule):
         test_users: int | None = None,
         steps_per_batch: int = 1,
         masking: Masking | None = None,
+        with_places: bool = False,
     ) -> None:
         super().__init__()
         self.interactions = interactions
@@ -86,6 +89,8 @@ class SequenceDataModule(lightning.LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.fixed_window = fixed_window
         self.all_positions = all_positions
+        self.with_places = with_places
+        assert not with_places or (masking is None and steps_per_batch == 1), "these targets have no places"
         self.validated = sample_users(interactions, validation_users)
         self.tested = sample_users(interactions, test_users)
         collate: Callable[..., TrainingBatch]
@@ -146,7 +151,8 @@ class SequenceDataModule(lightning.LightningDataModule):
         for rows in equal_chunks(indices) if self.fixed_window else chunks_by_length(indices, lengths):
             starts, ends = prefixes.starts[rows], prefixes.ends[rows]
             targets_B = self.interactions.items[ends].astype(np.int64) * counted
-            parts.append(self.batch(prefixes.users[rows], starts, ends - starts, targets_B))
+            part = self.batch(prefixes.users[rows], starts, ends - starts, targets_B)
+            parts.append(self.placed(part, ends))
         return TrainingBatch(tuple(parts), len(step))
 
     def collate_windows(self, step: NDArray[np.int64]) -> TrainingBatch:
@@ -161,8 +167,10 @@ class SequenceDataModule(lightning.LightningDataModule):
         for rows in chunks_by_length(indices, windows.lengths[indices]):
             starts, lengths = windows.starts[rows], windows.lengths[rows]
             targets_BL = self.padded(starts + 1, lengths) * counted
-            targets_BL[np.arange(targets_BL.shape[1]) < windows.skipped[rows][:, None]] = 0
-            parts.append(self.batch(windows.users[rows], starts, lengths, targets_BL))
+            column_L = np.arange(targets_BL.shape[1])
+            targets_BL[column_L < windows.skipped[rows][:, None]] = 0
+            part = self.batch(windows.users[rows], starts, lengths, targets_BL)
+            parts.append(self.placed(part, starts[:, None] + 1 + column_L))
         return TrainingBatch(tuple(parts), int((windows.lengths[step] - windows.skipped[step]).sum()))
 
     def collate_rows(self, step: NDArray[np.int64]) -> TrainingBatch:
@@ -179,8 +187,20 @@ class SequenceDataModule(lightning.LightningDataModule):
         within = index_in_group(lengths)
         items, source = self.interactions.items, np.repeat(starts, lengths) + within
         targets = np.where(within >= np.repeat(skipped, lengths), items[source + 1], 0) * counted
-        part = packed_batch(lengths, items[source], targets, self.max_len)
+        places = np.where(targets > 0, source + 1, 0) if self.with_places else None
+        part = packed_batch(lengths, items[source], targets, self.max_len, places)
         return TrainingBatch((part,), int((windows.lengths[step] - windows.skipped[step]).sum()))
+
+    def placed(self, part: SequenceBatch, places: NDArray[np.int64]) -> SequenceBatch:
+        """A micro-batch with the places of its targets, if the training needs them.
+
+        Args:
+            part: the micro-batch.
+            places: as `SequenceBatch.places`; those of targets that do not count mean nothing.
+        """
+        if not self.with_places:
+            return part
+        return part._replace(places=torch.from_numpy(places) * (part.targets > 0))
 
     def evaluation(self, held_out: int) -> Batches[SequenceBatch]:
         """This rank's batches of an evaluation; over all ranks each evaluated user occurs once.
@@ -240,12 +260,19 @@ class SequenceDataModule(lightning.LightningDataModule):
         )
 
     def padded(self, starts_B: NDArray[np.int64], lengths_B: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Ranges of the flat array as rows `[B, L]`, padded with 0 on the right."""
-        column_L = np.arange(lengths_B.max(initial=0))
-        index_BL = starts_B[:, None] + column_L
-        inside_BL = column_L < lengths_B[:, None]
-        items_BL = self.interactions.items[np.where(inside_BL, index_BL, 0)].astype(np.int64)
-        return np.where(inside_BL, items_BL, 0)
+        """See `padded_ranges`."""
+        return padded_ranges(self.interactions, starts_B, lengths_B)
+
+
+def padded_ranges(
+    interactions: Interactions, starts_B: NDArray[np.int64], lengths_B: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Ranges of the flat array as rows `[B, L]`, padded with 0 on the right."""
+    column_L = np.arange(lengths_B.max(initial=0))
+    index_BL = starts_B[:, None] + column_L
+    inside_BL = column_L < lengths_B[:, None]
+    items_BL = interactions.items[np.where(inside_BL, index_BL, 0)].astype(np.int64)
+    return np.where(inside_BL, items_BL, 0)
 
 
 def sample_users(interactions: Interactions, count: int | None) -> NDArray[np.int64]:

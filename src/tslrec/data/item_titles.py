@@ -84,18 +84,21 @@ def match_titles(raw_ids: Sequence[str], rows: pl.DataFrame) -> tuple[list[str |
     return found.to_list(), counts
 
 
-def texts_of_file(path: Path, raw_ids: Sequence[str], name: str) -> tuple[list[str], list[bool], TitleCounts]:
+def texts_of_file(
+    path: Path, raw_ids: Sequence[str], name: str, given: str = "data.titles=FILE"
+) -> tuple[list[str], list[bool], TitleCounts]:
     """The text of each item by a file of titles, whether it is a neutral one, and how the file fits.
 
     Args:
         path: the file of titles.
         raw_ids: of items 0..I; item 0 is padding, and has no text.
         name: the data set's.
+        given: how a person names another file, for messages.
 
     Raises:
         UserError: if the file cannot be read, or all of its rows are of other items.
     """
-    rows = read_titles_file(path)
+    rows = read_titles_file(path, given)
     titles, counts = match_titles(raw_ids, rows)
     if counts.unknown_ids == rows["raw_id"].n_unique():
         raise UserError(

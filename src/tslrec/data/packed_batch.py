@@ -16,7 +16,11 @@ from tslrec.data.windows import index_in_group
 
 
 def packed_batch(
-    lengths_B: NDArray[np.int64], items_S: NDArray[np.int64], targets_S: NDArray[np.int64], row_length: int
+    lengths_B: NDArray[np.int64],
+    items_S: NDArray[np.int64],
+    targets_S: NDArray[np.int64],
+    row_length: int,
+    places_S: NDArray[np.int64] | None = None,
 ) -> SequenceBatch:
     """Packs sequences into rows.
 
@@ -25,6 +29,7 @@ def packed_batch(
         items_S: the items.
         targets_S: the target at each item, or 0.
         row_length: see `pack_rows`.
+        places_S: see `SequenceBatch.places`.
     """
     rows_B, columns_B, shape = pack_rows(lengths_B, row_length)
     within = index_in_group(lengths_B)
@@ -33,7 +38,8 @@ def packed_batch(
     packing = Packing(scatter(shape, index, sequences, -1), scatter(shape, index, within, 0))
     unused_B = torch.zeros(shape[0], dtype=torch.int64)
     items_BL, targets_BL = scatter(shape, index, items_S, 0), scatter(shape, index, targets_S, 0)
-    return SequenceBatch(items_BL, unused_B, unused_B, targets_BL, packing=packing)
+    places_BL = None if places_S is None else scatter(shape, index, places_S, 0)
+    return SequenceBatch(items_BL, unused_B, unused_B, targets_BL, packing=packing, places=places_BL)
 
 
 def scatter(

@@ -25,6 +25,8 @@ class SequenceBatch(NamedTuple):
             whole history before the target. None in training.
         seen_items: int64 `[S]`.
         packing: given where a row holds several sequences; `lengths_B` and `users_B` then have no meaning.
+        places: int64, as `targets`: where each target stands in the flat array of interactions; 0 for a target that
+            does not count. None where the training needs none.
     """
 
     items_BL: Tensor
@@ -34,6 +36,7 @@ class SequenceBatch(NamedTuple):
     seen_rows: Tensor | None = None
     seen_items: Tensor | None = None
     packing: Packing | None = None
+    places: Tensor | None = None
 
     def cut(self, count: int) -> list[SequenceBatch]:
         """Splits a training batch of prefixes into `count` parts of about equal size, in order.
@@ -41,7 +44,11 @@ class SequenceBatch(NamedTuple):
         Parts are empty where there are fewer prefixes than parts.
         """
         tensors = (self.items_BL, self.lengths_B, self.users_B, self.targets)
-        return [SequenceBatch(*part) for part in zip(*(each.tensor_split(count) for each in tensors), strict=True)]
+        parts = [SequenceBatch(*part) for part in zip(*(each.tensor_split(count) for each in tensors), strict=True)]
+        if self.places is None:
+            return parts
+        places = self.places.tensor_split(count)
+        return [part._replace(places=own) for part, own in zip(parts, places, strict=True)]
 
 
 class TrainingBatch(NamedTuple):

@@ -253,6 +253,11 @@ def validation_metrics(names: Sequence[str]) -> list[str]:
     return chosen if SELECTING_METRIC in chosen else [*chosen, SELECTING_METRIC]
 
 
+def no_other_process() -> bool:
+    """Tells a metric that there is no process group to exchange with."""
+    return False
+
+
 class RankingMetrics(torch.nn.Module):
     """Metrics under both protocols, named like `masked/NDCG@10`.
 
@@ -302,6 +307,12 @@ class RankingMetrics(torch.nn.Module):
             self._update(masked_B, unmasked_B, of_lists=False)
             self.pending = []
         return {name: float(cast(RankingMetric, metric).compute()) for name, metric in self.metrics.items()}
+
+    def compute_alone(self) -> dict[str, float]:
+        """As `compute`, over the users of this process: no other process needs to call it."""
+        for metric in self.metrics.values():
+            cast(RankingMetric, metric).distributed_available_fn = no_other_process
+        return self.compute()
 
     def reset(self) -> None:
         """Forgets all users."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from tslrec.evaluation import device_ranking
 from tslrec.evaluation.best_items import best_columns, empty_lists, merged, padded_to, shifted
 from tslrec.evaluation.device_ranking import may_overflow
+from tslrec.evaluation.used_columns import with_used_columns
 from tslrec.system import devices
 from tslrec.system.errors import UserError
 
@@ -55,7 +56,7 @@ def target_ranks(
     """
     if devices.queues_work(user_BD.device):
         return device_ranking.target_ranks(user_BD, table_ID, targets_B, seen_rows_S, seen_items_S)
-    user_BD, items_ID = common_dtype(user_BD, table_ID)
+    user_BD, items_ID = common_dtype(*with_used_columns(user_BD, table_ID))
     size, num_items = len(user_BD), len(items_ID)
     width = block_width(size, num_items, user_BD)
     scores_BC = user_BD.new_empty(size, width)
@@ -110,7 +111,7 @@ def top_lists(
     """
     if devices.queues_work(user_BD.device):
         return device_ranking.top_lists(user_BD, table_ID, length, seen_rows_S, seen_items_S)
-    user_BD, items_ID = common_dtype(user_BD, table_ID)
+    user_BD, items_ID = common_dtype(*with_used_columns(user_BD, table_ID))
     size, num_items = len(user_BD), len(items_ID)
     width = block_width(size, num_items, user_BD)
     scores_BC = user_BD.new_empty(size, width)

@@ -20,6 +20,25 @@ USER_GROUPS = 5
 ITEM_GROUPS = 10
 """Number of groups of items."""
 
+DEGREES = (1, 5, 21)
+"""Where groups by degree begin after the first: an item's degree is how often it occurs in training parts."""
+
+
+def degree_groups(degrees_T: NDArray[Any]) -> NDArray[np.uint8]:
+    """The group of each item by its degree, from 0: never trained, 1 to 4, 5 to 20, more.
+
+    Args:
+        degrees_T: how often each item occurs in the training parts.
+    """
+    return np.searchsorted(DEGREES, degrees_T, side="right").astype(np.uint8)
+
+
+def degree_labels() -> list[str]:
+    """The ranges of the groups of `degree_groups`, as a chart names them."""
+    ends = [each - 1 for each in DEGREES]
+    middle = [f"{begin}–{end}" for begin, end in zip(DEGREES, ends[1:], strict=False)]
+    return [f"{ends[0]}", *middle, f"{DEGREES[-1]} and more"]
+
 
 def gains(ranks_T: NDArray[Any], name: str, k: int) -> NDArray[np.float64]:
     """The value of each rank in a metric, whose mean over users is the metric.

@@ -47,13 +47,28 @@ class UserRanks:
             numbers below 2²³ are exact.
         """
         # A user is tested by one process only, and no rank is 0, so that sums over processes keep every rank.
+        return by_protocol(sum_over_processes(self.own(num_users), device))
+
+    def alone(self, num_users: int) -> dict[str, Tensor]:
+        """As `gather`, of this process alone: no other one needs to call it.
+
+        Args:
+            num_users: U.
+        """
+        return by_protocol(self.own(num_users))
+
+    def own(self, num_users: int) -> Tensor:
+        """The ranks of this process's users, float64 `[P, U]`; 0 for the other users."""
         ranks_PU = torch.zeros(len(PROTOCOLS), num_users, dtype=torch.float64)
         for users_B, ranks_PB in self.parts:
             ranks_PU[:, users_B.cpu()] = ranks_PB.cpu()
-        ranks_PU = sum_over_processes(ranks_PU, device)
-        users_T = ranks_PU[0].nonzero()[:, 0]
-        ranks = {name: ranks_PU[row, users_T].float() for row, name in enumerate(PROTOCOLS)}
-        return {"users": users_T, **ranks}
+        return ranks_PU
+
+
+def by_protocol(ranks_PU: Tensor) -> dict[str, Tensor]:
+    """What `UserRanks.gather` returns, of the ranks of all users, where 0 is no rank."""
+    users_T = ranks_PU[0].nonzero()[:, 0]
+    return {"users": users_T, **{name: ranks_PU[row, users_T].float() for row, name in enumerate(PROTOCOLS)}}
 
 
 def save_ranks(ranks: dict[str, Tensor], folder: Path) -> None:

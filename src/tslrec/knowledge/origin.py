@@ -27,6 +27,9 @@ class Origin:
         centroids: hash of the centroids of the K categories.
         item_map: hash of the raw item ids, in the order of the items.
         item_embeddings: hash of the items' embeddings, float32.
+        item_input: what the language model reads of an item (`sft.item_input`).
+        title_tokens: most tokens of a title; None: titles are not read.
+        titles: hash of the tokens of the items' titles; None: titles are not read.
     """
 
     base_model: Mapping[str, Any]
@@ -37,6 +40,9 @@ class Origin:
     centroids: str
     item_map: str
     item_embeddings: str
+    item_input: str = "embedding"
+    title_tokens: int | None = None
+    titles: str | None = None
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Origin:
@@ -49,8 +55,9 @@ class Origin:
         return cls(**{**value, "prompt": tuple(value["prompt"])})
 
     def as_json(self) -> dict[str, Any]:
-        """The fields, for a JSON file."""
-        return asdict(self)
+        """The fields, for a JSON file; those of titles only where titles are read, as stores before them have none."""
+        defaults = {each.name: each.default for each in fields(self)}
+        return {name: value for name, value in asdict(self).items() if value != defaults[name]}
 
     def require_match(self, expected: Origin, where: Path, names: Iterable[str] | None = None) -> None:
         """Refuses this origin if it differs from the expected one.

@@ -23,3 +23,15 @@ class Prompt(NamedTuple):
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Token ids of a text, without special tokens."""
     return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def start_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The tokens that the tokenizer puts before every text: BOS, or none.
+
+    Args:
+        tokenizer: of the language model.
+        text: any text that is not empty.
+    """
+    tokens = list(tokenizer(text).input_ids)
+    begins = tokenizer.bos_token_id is not None and tokens[:1] == [tokenizer.bos_token_id]
+    return tokens[:1] if begins else []

@@ -31,7 +31,8 @@ class Readout:
 
     Attributes:
         layer: `last`, after the final norm; `mean` of all layers; or a layer's number, from 1.
-        position: `response`, the last token of the prompt; or `item`, the token of the last item.
+        position: `response`, the last token of the prompt; or `item`, the last token of the last item: its only one,
+            or the end of its title where titles are read.
     """
 
     layer: str = LAST
@@ -63,18 +64,29 @@ class Readout:
             UserError: if the model has no such layer.
         """
         positions_B = examples.last_B if self.position == RESPONSE else examples.last_B - num_response
-        return torch.stack([state_RTH.flatten(0, 1)[positions_B] for state_RTH in self._chosen(states)]).mean(dim=0)
+        read = layers_read(states, self.layer)
+        return torch.stack([state_RTH.flatten(0, 1)[positions_B] for state_RTH in read]).mean(dim=0)
 
-    def _chosen(self, states: Sequence[Tensor]) -> Sequence[Tensor]:
-        """The states of the layers that are averaged."""
-        if self.layer == LAST:
-            return states[-1:]
-        layers = states[1:]
-        if self.layer == MEAN:
-            return layers
-        if int(self.layer) > len(layers):
-            raise UserError(f"knowledge.layer={self.layer}: the language model has {len(layers)}; name one of them")
-        return [layers[int(self.layer) - 1]]
+
+def layers_read(states: Sequence[Tensor], layer: str, key: str = "knowledge.layer") -> Sequence[Tensor]:
+    """The hidden states of the layers that are averaged.
+
+    Args:
+        states: of the embeddings and of every layer; the last layer's alone are enough for `last`.
+        layer: `last`, `mean` or a number, as `Readout.layer`.
+        key: the setting that names it, for the message.
+
+    Raises:
+        UserError: if the model has no such layer.
+    """
+    if layer == LAST:
+        return states[-1:]
+    layers = states[1:]
+    if layer == MEAN:
+        return layers
+    if int(layer) > len(layers):
+        raise UserError(f"{key}={layer}: the language model has {len(layers)}; name one of them")
+    return [layers[int(layer) - 1]]
 
 
 PAPER_READOUT = Readout()

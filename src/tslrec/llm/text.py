@@ -73,10 +73,17 @@ class TextLLM(SharedPrefixLLM[PackedPrompts]):
 
         Args:
             states_BJH: of `end_states`.
-            labels_BJ: the token that follows each.
+            labels_BJ: the token that follows each; -100: none is asked for.
         """
-        logits_BJV = at_least_float32(F.linear(states_BJH, self.head_VH().to(states_BJH.dtype)))
-        return F.cross_entropy(logits_BJV.flatten(0, 1), labels_BJ.flatten(), reduction="sum")
+        return F.cross_entropy(self.logits(states_BJH).flatten(0, 1), labels_BJ.flatten(), reduction="sum")
+
+    def logits(self, states: Tensor) -> Tensor:
+        """The scores of all tokens, float32 `[…, V]`.
+
+        Args:
+            states: hidden states `[…, H]`.
+        """
+        return at_least_float32(F.linear(states, self.head_VH().to(states.dtype)))
 
     def token_scores(self, states_BH: Tensor, tokens_C: Tensor) -> Tensor:
         """The logits of some tokens, float32 `[B, C]`; no other rows of the head are read.

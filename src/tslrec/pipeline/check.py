@@ -19,7 +19,7 @@ from tslrec.pipeline.check_models import GIVEN_TO_MODEL, check_models
 from tslrec.pipeline.check_pod import check_pod
 from tslrec.pipeline.check_values import check_metrics, check_values
 from tslrec.pipeline.titles import check_titles
-from tslrec.stages.registry import runs_llm, stages_of
+from tslrec.stages.method_stages import runs_llm, stages_of
 from tslrec.system.targets import check_target
 
 if TYPE_CHECKING:

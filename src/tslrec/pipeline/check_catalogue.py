@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from tslrec.config import DEFAULT_METRICS, Config
 from tslrec.pipeline.check_models import refuse_too_large
-from tslrec.stages.registry import fusion_inputs, stages_of
+from tslrec.stages.ease.limits import check_ease
+from tslrec.stages.method_stages import fusion_inputs, stages_of
 from tslrec.system.errors import UserError
+from tslrec.system.shown_values import shown
 
 if TYPE_CHECKING:
     from tslrec.data.interactions import Interactions
@@ -46,6 +48,22 @@ def check_catalogue(config: Config, num_items: int) -> None:
     if clusters > num_items and any(stage.name == "preferences" for stage in stages_of(config)):
         raise UserError(
             f"preferences.num_clusters={clusters}: {name} has only {num_items} items; set it to {num_items} or less"
+        )
+    stages = {stage.name for stage in stages_of(config)}
+    count = config.soft_targets.count
+    if count > num_items and "soft_targets" in stages:
+        raise UserError(f"soft_targets.count={count}: {name} has only {num_items} items; set it to {num_items} or less")
+    if "ease" in stages:
+        check_ease(config, num_items)
+    if "codes" in stages and max(config.codes.sizes) > num_items:
+        raise UserError(
+            f"codes.sizes={shown(config.codes.sizes)}: {name} has only {num_items} items; make no level larger"
+        )
+    size = config.item_text.size
+    if size is not None and size >= num_items and "item_text" in stages:
+        raise UserError(
+            f"item_text.size={size}: {num_items} items of {name} have at most {num_items - 1} principal components; "
+            "set it lower"
         )
     for metric in config.metrics:
         if metric not in DEFAULT_METRICS and int(metric.partition("@")[2]) > num_items:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tslrec.config import Config
 from tslrec.llm.weights_source import ResolvedSource
 from tslrec.settings.language_models import LoraConfig
-from tslrec.stages.registry import stages_of
+from tslrec.stages.method_stages import stages_of
 from tslrec.system.errors import UserError
 from tslrec.system.machine_memory import in_gib, memory_bytes
 from tslrec.system.shown_values import shown
@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 
 LAYERS_SHOWN = 8
 """Names of layers that a message shows."""
+
+ANSWER_ROOM = 32
+"""Positions that are left for one of P5's answers where a message says how long its inputs may be."""
 
 
 def check_language_model(config: Config, source: ResolvedSource) -> None:
@@ -66,6 +69,8 @@ def adapters(config: Config) -> dict[str, LoraConfig]:
         found["e4srec.lora"] = config.e4srec.lora
     if "ranker" in stages:
         found["llamarec.lora"] = config.llamarec.lora
+    if "p5_llm" in stages:
+        found["p5.lora"] = config.p5.lora
     return found
 
 
@@ -99,9 +104,10 @@ def check_layer_number(config: Config, model: PreTrainedModel) -> None:
     Raises:
         UserError: with the number of layers.
     """
-    layers, wanted = model.config.num_hidden_layers, config.knowledge.layer
-    if wanted.isdecimal() and int(wanted) > layers:
-        raise UserError(f"knowledge.layer={wanted}: llm={config.llm.name} has {layers} layers; name one of them")
+    layers = model.config.num_hidden_layers
+    for key, wanted in {"knowledge.layer": config.knowledge.layer, "item_text.layer": config.item_text.layer}.items():
+        if wanted.isdecimal() and int(wanted) > layers:
+            raise UserError(f"{key}={wanted}: llm={config.llm.name} has {layers} layers; name one of them")
 
 
 def check_memory(config: Config, model: PreTrainedModel) -> None:
@@ -139,23 +145,36 @@ def check_prompts(config: Config, source: ResolvedSource, model: PreTrainedModel
     where = short(source.description)
     vocabulary, _ = embedding_sizes(model)
     positions, most = learned_positions(model), getattr(model.config, "max_position_embeddings", None)
-    if any(stage.name == "ranker" for stage in stages_of(config)):
+    stages = {stage.name for stage in stages_of(config)}
+    if "ranker" in stages:
         check_ranker_prompt(config, tokenizer, model, where)
         check_head(source, model)
-    for encode in encoders(config):
+    if "p5_llm" in stages:
+        check_p5_texts(config, tokenizer, model, where)
+        check_head(source, model)
+    if "title_states" in stages:
+        check_titles_read(config, tokenizer, model, where)
+    for encode, item_tokens in encoders(config):
         try:
             prompt = encode(tokenizer)
         except Exception as error:
             raise UserError(f"llm {where}: cannot encode the prompt: {reason(error)}") from error
         check_tokens(prompt, tokenizer, vocabulary, where)
         max_len = config.training.max_len
-        length = len(prompt.instruction) + max_len + len(prompt.response)
-        text = f"{length - max_len} tokens of the prompt and training.max_len={max_len} items"
-        room = 0 if positions is None else positions - length + max_len
-        if positions is not None and length > positions:
+        around = len(prompt.instruction) + len(prompt.response)
+        length = around + max_len * item_tokens
+        text = f"{around} tokens of the prompt and training.max_len={max_len} items"
+        # Titles can be made shorter, so what was never trained is refused, not only what cannot be computed.
+        bound = positions
+        if item_tokens > 1:
+            text += f" of up to {item_tokens} tokens"
+            bound = min((each for each in (positions, most) if each is not None), default=None)
+        if bound is not None and length > bound:
+            room = max(0, bound - around) // item_tokens
             raise UserError(
-                f"llm {where}: {text} are more than its {positions} positions; "
+                f"llm {where}: {text} are more than its {bound} positions; "
                 + (f"set training.max_len to {room} or less, or " if room > 0 else "")
+                + ("lower sft.title_tokens, or " if item_tokens > 1 else "")
                 + "choose a model with more positions"
             )
         if most is not None and length > most:
@@ -184,6 +203,48 @@ def check_ranker_prompt(config: Config, tokenizer: PreTrainedTokenizerBase, mode
         log.warning(f"warning: llm {where}: {text} are more than the {most} that it was trained with")
 
 
+def check_p5_texts(config: Config, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, where: str) -> None:
+    """Encodes what is between P5's inputs and answers, and compares the longest input with the model's positions.
+
+    Raises:
+        UserError: see `check_prompts`; and if the tokens of two words depend on each other.
+    """
+    from tslrec.llm.architecture import embedding_sizes, learned_positions
+    from tslrec.llm.prompt import Prompt
+    from tslrec.stages.p5.decoder_only import ContinuedPieces
+
+    pieces = ContinuedPieces(tokenizer)
+    check_tokens(Prompt(pieces.input_ending, pieces.output_ending), tokenizer, embedding_sizes(model)[0], where)
+    positions, longest = learned_positions(model), config.p5.max_tokens
+    if positions is not None and longest >= positions:
+        raise UserError(
+            f"llm {where}: p5.max_tokens={longest} leaves no room for an answer in its {positions} positions; set it "
+            f"to {max(2, positions - ANSWER_ROOM)} or less"
+        )
+
+
+def check_titles_read(config: Config, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, where: str) -> None:
+    """Encodes what stands before titles and an example of one, and compares the longest with the model's positions.
+
+    Raises:
+        UserError: see `check_prompts`.
+    """
+    from tslrec.llm.architecture import embedding_sizes, learned_positions
+    from tslrec.llm.continuations import continuations
+    from tslrec.llm.prompt import Prompt
+    from tslrec.llm.title_states import tokens_before
+
+    before, longest = tokens_before(tokenizer), config.item_text.title_tokens
+    check_tokens(Prompt(before, continuations(tokenizer, [" title"])[0]), tokenizer, embedding_sizes(model)[0], where)
+    # Behind other text a title can have a token more than alone.
+    room = None if (positions := learned_positions(model)) is None else positions - len(before) - 1
+    if room is not None and longest > room:
+        raise UserError(
+            f"llm {where}: item_text.title_tokens={longest} and what stands before are more than its {positions} "
+            f"positions; set it to {room}"
+        )
+
+
 def check_head(source: ResolvedSource, model: PreTrainedModel) -> None:
     """Checks that the weights of a model with a head for tokens of its own hold that head.
 
@@ -197,16 +258,18 @@ def check_head(source: ResolvedSource, model: PreTrainedModel) -> None:
         file_of_head(local_folder(source))
 
 
-def encoders(config: Config) -> list[Callable[[PreTrainedTokenizerBase], Prompt]]:
-    """What encodes the prompts of the method's stages."""
+def encoders(config: Config) -> list[tuple[Callable[[PreTrainedTokenizerBase], Prompt], int]]:
+    """What encodes the prompts of the method's stages, and the tokens of an item in them at most."""
     from tslrec.stages.e4srec.prompt import encode_e4srec_prompt
     from tslrec.stages.sft.prompt import encode_prompt
 
     stages = {stage.name for stage in stages_of(config) if stage.runs_llm}
-    found: list[Callable[[PreTrainedTokenizerBase], Prompt]] = []
-    if stages - {"e4srec", "ranker"}:
-        found.append(lambda tokenizer: encode_prompt(tokenizer, config.preferences.num_clusters))
-    return [*found, encode_e4srec_prompt] if "e4srec" in stages else found
+    found: list[tuple[Callable[[PreTrainedTokenizerBase], Prompt], int]] = []
+    if stages - {"e4srec", "ranker", "p5_llm", "title_states"}:
+        found.append(
+            (lambda tokenizer: encode_prompt(tokenizer, config.preferences.num_clusters), config.sft.item_tokens)
+        )
+    return [*found, (encode_e4srec_prompt, 1)] if "e4srec" in stages else found
 
 
 def check_tokens(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, vocabulary: int, where: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tslrec.config import Config
 from tslrec.pipeline.check_trainer import check_trainer
-from tslrec.stages.registry import runs_llm
+from tslrec.stages.method_stages import runs_llm
 from tslrec.system.errors import UserError
 from tslrec.system.optional_packages import installed
 from tslrec.system.targets import check_target
@@ -50,6 +50,12 @@ def check_llm(config: Config) -> None:
     on_gpu = trainer.on_gpu
     if llm.dtype == "float16" and not on_gpu:
         raise UserError(f"llm.dtype=float16: is for GPUs, trainer={trainer.name} has none; set it to float32")
+    strategy = trainer.llm_strategy
+    if isinstance(strategy, dict) and strategy.get("stage") == 3 and "p5_llm" in config.method.stages:
+        raise UserError(
+            f"trainer={trainer.name}: ZeRO stage 3 gathers weights in every pass of all processes, whose beam searches "
+            f"have different numbers of passes in method={config.method.name}; choose another trainer"
+        )
     if llm.weight_bits is None:
         return
     wanted = f"llm.weight_bits={llm.weight_bits}"

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from tslrec.config import Config
 from tslrec.evaluation.protocols import LIST_LENGTH, LIST_MARK
-from tslrec.stages.registry import (
-    INGESTED,
-    arrays_made,
-    fusion_inputs,
-    generates_lists,
-    makers_of,
-    stage_names,
-    stages_of,
-)
+from tslrec.stages.declaration import MEMBERS
+from tslrec.stages.knowledge_width import check_knowledge_width
+from tslrec.stages.method_stages import fusion_inputs, stages_of
+from tslrec.stages.registry import INGESTED, arrays_made, generates_lists, makers_of, stage_names
 from tslrec.system.errors import UserError
 from tslrec.system.targets import check_target
 
@@ -33,7 +28,7 @@ def check_stages(config: Config) -> None:
     if list(stages) != [stage for stage in names if stage in stages]:
         raise UserError(f"method.stages: {', '.join(stages)} is out of order; the order is {', '.join(names)}")
     for stage in stages_of(config):
-        if missing := set(stage.reads) - {*INGESTED, *stages}:
+        if missing := set(stage.reads_with(config)) - {*INGESTED, MEMBERS, *stages}:
             raise UserError(f"method.stages: '{stage.name}' needs '{min(missing)}' before it; add it to the method")
 
 
@@ -55,7 +50,7 @@ def check_list_metrics(config: Config) -> None:
 
 
 def check_fusion(config: Config) -> None:
-    """Checks the fusion's settings, and that exactly one stage of the method makes each array that it asks for.
+    """Checks the fusion's settings, and that exactly one stage of the method makes each array, as the fusion needs it.
 
     Raises:
         UserError: naming the setting or the stage.
@@ -74,3 +69,4 @@ def check_fusion(config: Config) -> None:
                 f"method.stages: {' and '.join(makers)} both make what fusion={config.fusion['name']} reads; keep one "
                 "of them"
             )
+    check_knowledge_width(config)

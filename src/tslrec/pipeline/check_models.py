@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tslrec.config import MODEL_KEYS, OWN_KEYS, Config
-from tslrec.stages.registry import fusion_inputs, stages_of
+from tslrec.stages.method_stages import fusion_inputs, stages_of
 from tslrec.system.errors import UserError
 from tslrec.system.machine_memory import in_gib, memory_bytes
 from tslrec.system.shown_values import shown
@@ -55,6 +55,17 @@ def check_models(config: Config) -> None:
             f"training.num_negatives={config.training.num_negatives}: model.bpr=true compares each target with one "
             "item that it draws itself; set one of the two to null or false"
         )
+    from tslrec.models.backbones.base import MaskedBackbone
+    from tslrec.stages.target_rules import check_targets
+
+    target = find_target("model", config.model)
+    check_targets(
+        config.training,
+        str(config.model.get("name")),
+        taught=any(stage.name == "soft_targets" for stage in stages_of(config)),
+        pairwise=bool(config.model.get("bpr")),
+        masked=isinstance(target, type) and issubclass(target, MaskedBackbone),
+    )
     refuse_too_large(
         needed, f"model={config.model.get('name')} with model.hidden_size={size}, training.max_len={max_len}"
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tslrec.config import Config
 from tslrec.pipeline.check_models import refuse_too_large
-from tslrec.stages.registry import stages_of
+from tslrec.stages.method_stages import stages_of
 from tslrec.system.errors import UserError
 
 

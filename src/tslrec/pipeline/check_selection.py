@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from tslrec.config import Config
-from tslrec.stages.registry import stages_of
+from tslrec.stages.method_stages import stages_of
 from tslrec.system.errors import UserError
 
 if TYPE_CHECKING:

@@ -31,12 +31,14 @@ def check_values(config: Config) -> None:
     check_sizes("llm.shape", config.llm.shape, zero_allowed=("attention_bias",))
     check_sizes("llm.random", config.llm.random, zero_allowed=("seed",))
     check_layer(config)
+    check_item_text(config)
     if config.llm.weight_bits not in (None, 8, 4):
         raise UserError(f"llm.weight_bits={config.llm.weight_bits}: must be 8, 4 or null")
-    for section in ("llm", "e4srec", "llamarec"):
+    for section in ("llm", "e4srec", "llamarec", "p5"):
         if not getattr(config, section).lora.targets:
             raise UserError(f"{section}.lora.targets=[]: name at least one linear layer, such as q_proj")
     check_item_index(config)
+    check_codes(config)
     check_metrics(config.metrics)
     profile_of(config.trainer.device)
 
@@ -73,18 +75,35 @@ def check_plain(key: str, value: Any) -> None:
 
 
 def check_layer(config: Config) -> None:
-    """Checks the layer of the language model that is read, as far as the configuration tells how many there are.
+    """Checks the layers of the language model that are read, as far as the configuration tells how many there are.
 
     Raises:
         UserError: naming the layers that there are.
     """
-    layer = config.knowledge.layer
-    is_number = layer.isascii() and layer.isdecimal() and len(layer) < 10 and int(layer) > 0
-    if layer not in ("last", "mean") and not is_number:
-        raise UserError(f"knowledge.layer={shown(layer)}: must be last, mean, or the number of a layer, from 1")
     layers = (config.llm.shape or config.llm.random or {}).get("num_hidden_layers")
-    if is_number and layers is not None and int(layer) > layers:
-        raise UserError(f"knowledge.layer={layer}: llm={config.llm.name} has {layers} layers; name one of them")
+    for key, layer in {"knowledge.layer": config.knowledge.layer, "item_text.layer": config.item_text.layer}.items():
+        is_number = layer.isascii() and layer.isdecimal() and len(layer) < 10 and int(layer) > 0
+        if layer not in ("last", "mean") and not is_number:
+            raise UserError(f"{key}={shown(layer)}: must be last, mean, or the number of a layer, from 1")
+        if is_number and layers is not None and int(layer) > layers:
+            raise UserError(f"{key}={layer}: llm={config.llm.name} has {layers} layers; name one of them")
+
+
+def check_item_text(config: Config) -> None:
+    """Checks that components that are whitened are chosen, and that the language model's states have so many.
+
+    Raises:
+        UserError: naming the numbers.
+    """
+    size, sizes = config.item_text.size, config.llm.random or config.llm.shape or {}
+    if size is None and config.item_text.whitened:
+        raise UserError(
+            "item_text.whitened=true: whitens principal components, but item_text.size=null keeps the states as they "
+            "are; set item_text.size to a number of components"
+        )
+    most = sizes.get("hidden_size")
+    if size is not None and most is not None and size > most and "item_text" in config.method.stages:
+        raise UserError(f"item_text.size={size}: the states of llm={config.llm.name} have {most} numbers; set it lower")
 
 
 def check_item_index(config: Config) -> None:
@@ -105,6 +124,18 @@ def check_item_index(config: Config) -> None:
             raise UserError(f"p5.tasks: {shown(task)} is none of {', '.join(P5_TASKS)}{nearest(task, P5_TASKS)}")
     if "sequential" not in tasks or len(set(tasks)) != len(tasks):
         raise UserError("p5.tasks: name each task once, and sequential among them, which the evaluation asks for")
+
+
+def check_codes(config: Config) -> None:
+    """Checks the numbers of codes of the levels.
+
+    Raises:
+        UserError: naming a number that is none.
+    """
+    if not config.codes.sizes:
+        raise UserError("codes.sizes=[]: name the number of codes of at least one level, such as [64,512]")
+    for size in config.codes.sizes:
+        check_bounds("codes.sizes", size, least=1, most=MOST)
 
 
 def check_sizes(key: str, sizes: Mapping[str, int] | None, *, zero_allowed: Sequence[str]) -> None:
@@ -197,7 +228,7 @@ def interval(least: float | None, above: float | None, most: float | None, below
         return f"{lower} and below {plain(below)}"
     if most is None or most in (MOST, 2**63 - 1):
         return lower if most is None else f"{lower}, {plain(most)} at most"
-    return f"from {plain(least or 0)} to {plain(most)}"
+    return f"{lower}, {plain(most)} at most" if above is not None else f"from {plain(least or 0)} to {plain(most)}"
 
 
 def plain(number: float) -> str:

@@ -1,8 +1,8 @@
 """Turns Hydra's composed configuration into dataclasses, and composes the configurations of related runs.
 
-Three runs are composed from the command line of another one with one choice changed: a method to compare with, the
-backbone of another `source_model`, and the fallback of a language model. Each is the run that a person would start
-with that choice, so its artifacts are shared.
+Runs are composed from the command line of another one with some choices changed: a method to compare with, the
+backbone of another `source_model`, the fallback of a language model, and the members of a run. Each is the run that a
+person would start with that choice, so its artifacts are shared.
 """
 
 from __future__ import annotations
@@ -176,12 +176,27 @@ class Composer:
         Raises:
             UserError: if they do not compose.
         """
-        replaced = (*choices, *drop)
+        return self.changed(choices, drop).config()
+
+    def changed(self, choices: Mapping[str, Any], drop: Sequence[str] = ()) -> Composer:
+        """Composes the configuration of the command line with other choices; the arguments are `with_choices`'s.
+
+        Raises:
+            UserError: if a choice cannot be read.
+        """
+        replaced = (*(key.lstrip("+") for key in choices), *drop)
         kept = [text for text in self.overrides if not any(sets_key(text, key) for key in replaced)]
         added = [f"{key}={'null' if value is None else value}" for key, value in choices.items()]
-        words = [*kept, *readable(added)]
-        with composition_errors(words):
-            return to_config(compose(self.config_name, overrides=words), words)
+        return Composer([*kept, *added], self.config_name)
+
+    def config(self) -> Config:
+        """The configuration of the command line.
+
+        Raises:
+            UserError: if it does not compose.
+        """
+        with composition_errors(self.overrides):
+            return to_config(compose(self.config_name, overrides=self.overrides), self.overrides)
 
 
 def sets_key(override: str, key: str) -> bool:

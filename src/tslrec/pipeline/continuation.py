@@ -14,7 +14,9 @@ from tslrec.pipeline.artifacts import Artifact
 from tslrec.pipeline.recipes import config_for
 from tslrec.pipeline.results import flatten, read_result
 from tslrec.stages.context import Earlier
-from tslrec.stages.registry import DATA_VERSION, TITLES_VERSION, Stage, stages_of
+from tslrec.stages.declaration import Stage
+from tslrec.stages.method_stages import stages_of
+from tslrec.stages.registry import DATA_VERSION, TITLES_VERSION
 from tslrec.system.errors import UserError
 from tslrec.system.manifests import find_result, verify
 

@@ -18,7 +18,7 @@ from tslrec.training.checkpoints import Checkpoints
 from tslrec.training.trainer import StageTrainers
 
 
-def extend(folder: Path, items: Path, item_embeddings: Path, config: Config) -> Artifact:
+def extend(folder: Path, items: Path, item_embeddings: Path, config: Config, titles: Path | None = None) -> Artifact:
     """Computes the extended store, an artifact beside the earlier one; all processes of a job share the work.
 
     Args:
@@ -26,13 +26,14 @@ def extend(folder: Path, items: Path, item_embeddings: Path, config: Config) -> 
         items: the item map of the grown catalogue, as a run writes it (`items.parquet`).
         item_embeddings: the item embeddings of the grown catalogue (`item_embeddings.safetensors`).
         config: `trainer`, `cache` and the `sft.augment_…` settings; every other setting is the earlier store's.
+        titles: of the grown catalogue's items, for a store whose language model reads them.
 
     Raises:
         UserError: if the store and the catalogue do not fit, no item is new, or a computed value is not finite.
     """
     job, first = processes.join_job(), processes.is_rank_zero()
     earlier = EarlierStore(folder, Path(config.cache))
-    catalogue = Catalogue.read(items, item_embeddings)
+    catalogue = Catalogue.read(items, item_embeddings, titles)
     extension = Extension.of(earlier, catalogue)
     if not len(extension.new_N):
         raise UserError(f"{earlier.folder}: has every item of the catalogue already; there is nothing to compute")
@@ -68,6 +69,8 @@ def extended_recipe(earlier: EarlierStore, origin: Origin) -> Recipe:
     """
     manifest = earlier.manifest
     grown = {"item_map": origin.item_map, "item_embeddings": origin.item_embeddings}
+    if origin.titles is not None:
+        grown["titles"] = origin.titles
     return Recipe(
         stage=STAGE,
         label=manifest["label"],

@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tslrec.pipeline.results import flatten, read_result, setting
+from tslrec.pipeline.results import flatten, of_members, read_result, setting
 from tslrec.stages.registry import find_stage
 from tslrec.system.manifests import KEY_LENGTH
 
@@ -46,6 +47,8 @@ def identity(result: Mapping[str, Any], *, versions: bool = True) -> dict[str, A
         found[TITLES] = result["titles"]["sha256"]
     if result.get("continues") is not None:
         found["continue_from.settings"] = result["continues"]
+    of_member = partial(identity, versions=versions)
+    found.update((name, value) for name, value in of_members(result, of_member) if not name.endswith(CONTENT))
     if versions:
         found.update({f"version of {name}": stage["version"] for name, stage in stages.items() if "version" in stage})
     return found

@@ -185,7 +185,7 @@ def referenced_keys(root: Path, entries: list[Entry], needed: Iterable[str] = ()
 
 
 def keys_of_runs(root: Path) -> Iterator[str]:
-    """The keys of the stage results and of the titles that recorded runs name.
+    """The keys of the stage results and of the titles that recorded runs name, those of their members among them.
 
     Raises:
         UserError: if a `result.json` cannot be read.
@@ -193,6 +193,7 @@ def keys_of_runs(root: Path) -> Iterator[str]:
     for path in sorted((root / RUNS).glob("*/result.json")):
         try:
             results = json.loads(path.read_text(encoding="utf-8"))["results"]
+            results += [member for result in results for member in result.get("members", ())]
             yield from (stage["key"] for result in results for stage in result["stages"].values())
             yield from (result["titles"]["key"] for result in results if "titles" in result)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

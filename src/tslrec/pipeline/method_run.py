@@ -12,9 +12,12 @@ from tslrec.config import Config
 from tslrec.llm.encoder_decoder.source import describe_t5
 from tslrec.pipeline.artifacts import Artifact, ArtifactStore, Recipe
 from tslrec.pipeline.recipes import config_for, run_key, stage_recipe, stage_seed
-from tslrec.pipeline.results import MethodResult
+from tslrec.pipeline.results import MemberResult, MethodResult
 from tslrec.pipeline.trackers.base import RunIdentity, Tracker, open_tracker
-from tslrec.stages.registry import INGESTED, Stage, runs_llm, runs_t5, stages_of
+from tslrec.stages.declaration import MEMBERS, Stage
+from tslrec.stages.members import Member
+from tslrec.stages.method_stages import member_name, reads_titles, runs_llm, runs_t5, stages_of
+from tslrec.stages.registry import INGESTED
 from tslrec.system import interruptions, processes
 from tslrec.system.errors import StoppedError
 from tslrec.system.meter import Meter
@@ -40,7 +43,8 @@ class MethodRun:
         interactions: the data set.
         llm: where the language model's weights come from; None if no compared method runs one.
         continuation: the finished run that it continues; None if it starts anew.
-        titles: the artifact of the items' titles; None of a method that reads none.
+        titles: the artifact of the items' titles; None if neither this method nor another one of the run reads them.
+        members: the runs whose recommenders it reads; their stages run first.
         artifacts: the results so far, by stage, and `data` and `titles`.
     """
 
@@ -52,10 +56,13 @@ class MethodRun:
     llm: ResolvedSource | None
     continuation: Continuation | None = None
     titles: Artifact | None = None
+    members: tuple[MemberRun, ...] = ()
     artifacts: dict[str, Artifact] = field(default_factory=dict)
 
     def run(self) -> MethodResult:
-        """Runs the method's stages in order, and reports each result to the tracker.
+        """Runs the method's stages in order, after those of its members, and reports each result to the tracker.
+
+        A member reports to the tracker as the run that it is, like a method that is compared.
 
         Raises:
             UserError: for what a person can put right: a damaged artifact, a full disk, a value that is not finite, a
@@ -64,18 +71,25 @@ class MethodRun:
         """
         self.artifacts.update(self.ingested())
         recipes = self.recipes()
-        self.store.need([recipe.key for recipe in recipes.values()])
+        self.store.need(self.all_keys())
+        members = tuple(MemberResult(each.words, each.run.run()) for each in self.members)
         with self.tracker(run_key(recipe.key for recipe in recipes.values())) as tracker:
             for stage in stages_of(self.config):
                 self.artifacts[stage.name] = self.run_stage(stage, recipes[stage.name], tracker)
                 tracker.log_artifact(stage.name, self.artifacts[stage.name])
-            result = self.result()
+            result = self.result(members)
             tracker.log_result(result.metrics)
         return result
 
+    def all_keys(self) -> list[str]:
+        """The keys of all results that the run needs, those of its members among them."""
+        of_members = [key for member in self.members for key in member.run.all_keys()]
+        return [*of_members, *(recipe.key for recipe in self.recipes().values())]
+
     def ingested(self) -> dict[str, Artifact]:
         """What the stages read and no stage makes: `data`, and `titles` where one reads them."""
-        return {"data": self.data} if self.titles is None else {"data": self.data, "titles": self.titles}
+        read = None if self.titles is None or not reads_titles(self.config) else self.titles
+        return {"data": self.data} if read is None else {"data": self.data, "titles": read}
 
     def tracker(self, key: str) -> Tracker:
         """The configured tracker on rank 0; on the other ranks one that tracks nothing.
@@ -87,8 +101,12 @@ class MethodRun:
             return Tracker()
         return open_tracker(self.config, RunIdentity.of(self.config, key), Path(self.config.artifacts))
 
-    def result(self) -> MethodResult:
-        """The run's result, once all stages are finished."""
+    def result(self, members: tuple[MemberResult, ...] = ()) -> MethodResult:
+        """The run's result, once all stages are finished.
+
+        Args:
+            members: the results of its members.
+        """
         return MethodResult(
             method=self.config.method.name,
             data=self.config.data.name,
@@ -100,7 +118,9 @@ class MethodRun:
             stages={name: artifact for name, artifact in self.artifacts.items() if name not in INGESTED},
             config=asdict(self.config),
             earlier=None if self.continuation is None else self.continuation.artifacts,
-            titles=self.titles,
+            content=self.data.manifest["config"]["sha256"],
+            titles=self.ingested().get("titles"),
+            members=members,
         )
 
     def language_model(self) -> str | None:
@@ -112,6 +132,7 @@ class MethodRun:
     def recipes(self) -> dict[str, Recipe]:
         """What determines each stage's result, by stage; known before any stage has run."""
         keys, found = {name: artifact.key for name, artifact in self.ingested().items()}, {}
+        keys.update({member_name(number): member.key for number, member in enumerate(self.members, 1)})
         for stage in stages_of(self.config):
             found[stage.name] = self.recipe(stage, keys)
             keys[stage.name] = found[stage.name].key
@@ -226,9 +247,34 @@ class MethodRun:
             ),
             checkpoints=checkpoints,
             meter=meter,
+            members=tuple(each.as_read() for each in self.members) if MEMBERS in stage.reads else (),
             earlier=None if self.continuation is None else self.continuation.seen_by(keeps_items=self.is_source(stage)),
         )
         return stage.run(context)
+
+
+@dataclass(frozen=True)
+class MemberRun:
+    """A member of a run: a run of its own.
+
+    Attributes:
+        words: what its command line has otherwise than the run's.
+        run: its stages.
+    """
+
+    words: str
+    run: MethodRun
+
+    @property
+    def key(self) -> str:
+        """The key of its recommender; known before any stage has run."""
+        return list(self.run.recipes().values())[-1].key
+
+    def as_read(self) -> Member:
+        """The finished member, as a stage reads it."""
+        folders = {name: artifact.folder for name, artifact in self.run.artifacts.items()}
+        last = self.run.config.method.stages[-1]
+        return Member(self.words, self.run.config, last, folders[last], folders)
 
 
 def trainer_facts(stage: Stage, config: Config) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from typing import Any
 
 from tslrec.config import Config
 from tslrec.pipeline.artifacts import Recipe
-from tslrec.stages.registry import DATA_VERSION, TITLES_VERSION, Stage, inputs_of
+from tslrec.stages.declaration import Stage
+from tslrec.stages.method_stages import inputs_of
+from tslrec.stages.registry import DATA_VERSION, TITLES_VERSION
 from tslrec.system.manifests import KEY_LENGTH
 from tslrec.system.targets import target_settings
 
@@ -92,7 +94,8 @@ def stage_recipe(
     Args:
         config: what the stage runs with (see `config_for`).
         stage: the stage.
-        keys: the keys of all earlier results, by stage, and of `data` and, where it is read, `titles`.
+        keys: the keys of all earlier results, by stage, of `data`, where they are read of `titles`, and of the members'
+            recommenders, by `member_name`.
         llm_identity: tells the weights of one language model from those of another.
         earlier: the key of the earlier result that it continues; None: it starts anew.
         keeps_items: see `tslrec.stages.context.Earlier`.
@@ -107,7 +110,7 @@ def stage_recipe(
         label=f"{config.data.name}-{stage.label(config)}",
         config={**stage.settings(config), **weights, **kept},
         inputs=inputs,
-        seed=stage_seed(config.seed, stage.name),
+        seed=stage_seed(config.seed, stage.name) if stage.seeded else None,
         version=stage.version,
     )
 

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from tslrec.evaluation.protocols import LIST_MARK, LIST_SIGN
 from tslrec.pipeline.artifacts import Artifact
 from tslrec.pipeline.choices import choice, choice_title
 from tslrec.pipeline.recipes import run_key
+from tslrec.stages.method_stages import member_name
 from tslrec.stages.registry import find_stage, generates_lists
 from tslrec.system.errors import UserError
 from tslrec.system.files import write_json
@@ -41,6 +42,7 @@ class MethodResult:
         continues: a short hash of what tells the run that it continues from others
             (`tslrec.pipeline.identity.continued_identity`).
         titles: the artifact of the items' titles; None of a method that reads none.
+        members: the results of the runs whose recommenders it reads.
     """
 
     method: str
@@ -56,6 +58,7 @@ class MethodResult:
     content: str | None = None
     continues: str | None = None
     titles: Artifact | None = None
+    members: tuple[MemberResult, ...] = ()
 
     @property
     def metrics(self) -> Mapping[str, Any]:
@@ -97,7 +100,25 @@ class MethodResult:
             },
             "config": dict(self.config),
             **({"ranking": LIST_MARK} if generates_lists(self.stages) else {}),
+            **({"members": [member.as_json() for member in self.members]} if self.members else {}),
         }
+
+
+@dataclass(frozen=True)
+class MemberResult:
+    """The result of a member of a run.
+
+    Attributes:
+        words: what its command line has otherwise than the run's.
+        result: as it stands in the record of a run of its own.
+    """
+
+    words: str
+    result: MethodResult
+
+    def as_json(self) -> dict[str, Any]:
+        """As `result.json` holds it, in the entry of the method that reads the member."""
+        return {"words": self.words, **self.result.as_json()}
 
 
 def titles_facts(titles: Artifact) -> dict[str, Any]:
@@ -226,7 +247,35 @@ def setting(result: Mapping[str, Any]) -> dict[str, Any]:
     }
     if config.get("continue_from") is not None:
         found["continue_from"] = run_without_seed(Path(config["continue_from"]).name)
+    found.update(of_members(result, setting))
     return found
+
+
+def members_of(result: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The entries of a result's members; none of a method that reads none."""
+    found: Sequence[Mapping[str, Any]] = result.get("members") or ()
+    return found
+
+
+def of_members(
+    result: Mapping[str, Any], read: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+) -> Iterator[tuple[str, Any]]:
+    """What tells a result's members from others, by names such as `member-1.model.num_layers`.
+
+    A member's seed counts from the run's: runs of several seeds have the same members where each has its own seed, or
+    one that is as far from the run's. The data set is the run's.
+
+    Args:
+        result: an entry of a `result.json`.
+        read: gives what tells a result without its seed from others, by name.
+    """
+    for number, member in enumerate(members_of(result), 1):
+        prefix = member_name(number)
+        yield f"{prefix}.method", member["method"]
+        yield f"{prefix}.seed", member["seed"] - result["seed"]
+        for name, value in read(member).items():
+            if not name.startswith("data."):
+                yield f"{prefix}.{name}", value
 
 
 def data_settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,12 +12,15 @@ from tslrec.config import Config
 from tslrec.pipeline.artifacts import Artifact, ArtifactStore
 from tslrec.pipeline.check import check
 from tslrec.pipeline.check_catalogue import check_interactions
+from tslrec.pipeline.check_members import check_members, check_named, same_run
 from tslrec.pipeline.composition import Composer
-from tslrec.pipeline.method_run import MethodRun
+from tslrec.pipeline.members import PlannedMember, of_member, planned_members
+from tslrec.pipeline.method_run import MemberRun, MethodRun
+from tslrec.pipeline.planning import resolve_llm, source_config
 from tslrec.pipeline.recipes import data_recipe
 from tslrec.pipeline.results import MethodResult
 from tslrec.pipeline.titles import ingest_titles
-from tslrec.stages.registry import reads_titles, runs_llm, stages_of
+from tslrec.stages.method_stages import reads_members, reads_titles, runs_llm
 from tslrec.system.errors import UserError
 from tslrec.system.meter import Meter
 
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 
 def run_methods(config: Config, composer: Composer, store: ArtifactStore) -> list[MethodResult]:
     """Runs the methods of `compare`, then the configured one; stages that several methods share are computed once.
+
+    A method that reads members runs their stages before its own.
 
     Args:
         config: the configured run.
@@ -47,6 +52,7 @@ def run_methods(config: Config, composer: Composer, store: ArtifactStore) -> lis
     others = [name for name in config.compare if name != config.method.name]
     choices: dict[str, Any] = {}
     planned = method_configs(config, others, composer, choices)
+    check_named(planned)
     llm = resolve_llm(config, planned)
     if llm is None and any(runs_llm(each) for each in planned):
         choices["llm"] = config.fallback_llm
@@ -56,28 +62,64 @@ def run_methods(config: Config, composer: Composer, store: ArtifactStore) -> lis
     sources = [source_config(each, composer) for each in planned]
     for each in (*planned, *sources):
         check(each, llm)
+    members = planned_members(config, composer, llm) if any(map(reads_members, planned)) else ()
+    check_all(planned, members)
     continued = [continuation(*each, llm) for each in zip(planned, sources, strict=True)]
 
     data, interactions = ingest_data(config, store)
     from tslrec.data.statistics import format_row, table1_row
 
     log.info(format_row(config.data.title, table1_row(interactions)))
-    for each in (*planned, *sources):
+    of_members = [each.config for each in members]
+    for each in (*planned, *sources, *of_members, *(member.source for member in members)):
         if each.method.stages:
             check_interactions(each, interactions)
-    titles = ingest_titles(config, store, data, interactions) if any(map(reads_titles, planned)) else None
+    with_titles = any(map(reads_titles, (*planned, *of_members)))
+    titles = ingest_titles(config, store, data, interactions) if with_titles else None
+    runs = [
+        MemberRun(each.words, MethodRun(each.config, each.source, store, data, interactions, each.llm, None, titles))
+        for each in members
+    ]
+    refuse_same_runs(runs)
     for each, earlier in zip(planned, continued, strict=True):
         if earlier is not None:
             earlier.check_items(each, interactions)
     results = []
     for each, source, earlier in zip(planned, sources, continued, strict=True):
         if each.method.stages:
-            own_titles = titles if reads_titles(each) else None
-            result = MethodRun(each, source, store, data, interactions, llm, earlier, own_titles).run()
-            results.append(
-                replace(result, content=data.manifest["config"]["sha256"], continues=continued_settings(each))
-            )
+            own_members = runs if reads_members(each) else ()
+            run = MethodRun(each, source, store, data, interactions, llm, earlier, titles, tuple(own_members))
+            results.append(replace(run.run(), continues=continued_settings(each)))
     return results
+
+
+def check_all(planned: list[Config], members: tuple[PlannedMember, ...]) -> None:
+    """Checks the members of a run, each as the run that it is, and whether its methods can read them.
+
+    Raises:
+        UserError: naming the member and what is wrong with it.
+    """
+    for member in members:
+        try:
+            check(member.config, member.llm)
+            check(member.source, member.llm)
+        except UserError as error:
+            raise of_member(member.words, error) from error
+    for config in filter(reads_members, planned):
+        check_members(config, members)
+
+
+def refuse_same_runs(runs: list[MemberRun]) -> None:
+    """Refuses members that have the same result, although their settings differ.
+
+    Raises:
+        UserError: naming two such members.
+    """
+    words: dict[str, str] = {}
+    for member in runs:
+        if (key := member.key) in words:
+            raise same_run(words[key], member.words)
+        words[key] = member.words
 
 
 def continued_settings(config: Config) -> str | None:
@@ -126,43 +168,6 @@ def method_configs(config: Config, others: list[str], composer: Composer, choice
         differs = other.model["name"] != config.model["name"]
         found.append(same.with_choices(changed, drop=("fusion",)) if differs else other)
     return [*found, config]
-
-
-def resolve_llm(config: Config, planned: list[Config]) -> ResolvedSource | None:
-    """Finds the weights of the language model.
-
-    Args:
-        config: the configured run, whose language model all methods share.
-        planned: the configurations of all methods to run.
-
-    Returns:
-        None if no stage needs them, or if they cannot be had and `fallback_llm` names another language model.
-
-    Raises:
-        UserError: if they cannot be had, and there is no fallback.
-    """
-    if not any(runs_llm(each) for each in planned):
-        return None
-    from tslrec.llm.weights_source import resolve
-
-    try:
-        return resolve(config.llm, Path(config.cache))
-    except UserError:
-        if config.fallback_llm is None or config.fallback_llm == config.llm.name:
-            raise
-        return None
-
-
-def source_config(config: Config, composer: Composer) -> Config:
-    """The configuration of stage 1: the run's own, or that of the base run of another `source_model`.
-
-    A method whose stages all belong to the source trains no second backbone, so it ignores `source_model`.
-    """
-    one_backbone = all(stage.settings_of == "source" for stage in stages_of(config))
-    if config.source_model is None or config.source_model == config.model["name"] or one_backbone:
-        return config
-    choices = {"model": config.source_model, "method": "base", "source_model": None}
-    return composer.with_choices(choices, drop=("fusion", "compare"))
 
 
 def ingest_data(config: Config, store: ArtifactStore) -> tuple[Artifact, Interactions]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tslrec.config import Config, DataConfig
 from tslrec.pipeline.artifacts import Artifact, ArtifactStore, Recipe
 from tslrec.pipeline.recipes import titles_recipe
-from tslrec.stages.registry import reads_titles
+from tslrec.stages.method_stages import reads_titles, stages_of
 from tslrec.system.errors import UserError
 from tslrec.system.meter import Meter
 
@@ -38,6 +38,13 @@ def check_titles(config: Config) -> None:
         titles_file(config)
 
 
+def reader_of(config: Config) -> str:
+    """What reads titles, for messages: the method, or a setting that a person could change."""
+    if any("titles" in stage.reads for stage in stages_of(config)):
+        return f"method={config.method.name}"
+    return f"sft.item_input={config.sft.item_input}"
+
+
 def titles_file(config: Config) -> Path:
     """The file of titles of a method that reads them.
 
@@ -46,16 +53,16 @@ def titles_file(config: Config) -> Path:
     """
     from tslrec.data.titles_file import titles_path
 
-    path, method = titles_path(config.data, Path(config.cache)), config.method.name
+    path, reader = titles_path(config.data, Path(config.cache)), reader_of(config)
     if path is None:
         raise UserError(
-            f"data.titles=null: method={method} reads the items' titles; give data.titles=FILE, CSV or Parquet with "
+            f"data.titles=null: {reader} reads the items' titles; give data.titles=FILE, CSV or Parquet with "
             "the columns item_id and title"
         )
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "there is no such file"
         raise UserError(
-            f"{path}: {what}, and method={method} reads the items' titles; put CSV with the columns item_id and title "
+            f"{path}: {what}, and {reader} reads the items' titles; put CSV with the columns item_id and title "
             "there, or give data.titles=FILE"
         )
     return path

@@ -14,7 +14,7 @@ from tslrec.pipeline.results import MethodResult, method_title
 from tslrec.reports.reranking import reranking
 from tslrec.reports.update import print_update
 from tslrec.reports.whole_tables import print_table
-from tslrec.stages.registry import generates_lists
+from tslrec.stages.registry import generates_lists, trains_backbone
 
 NOT_MEASURED = "–"
 
@@ -60,11 +60,8 @@ def shown_metrics(results: Sequence[MethodResult]) -> list[str]:
 def ranking_table(results: Sequence[MethodResult], metrics: Sequence[str]) -> Table:
     """A table of some of the test metrics, with a block of rows for each ranking protocol."""
     last = results[-1]
-    source = "" if last.source_model == last.model else f", preferences from {last.source_model}"
-    table = Table(
-        title=f"{last.data} · {last.model}{source} · preset {last.preset} · seed {last.seed}",
-        title_justify="left",
-    )
+    names = [last.data, *trained_model(results), f"preset {last.preset}", f"seed {last.seed}"]
+    table = Table(title=" · ".join(names), title_justify="left")
     table.add_column("protocol")
     table.add_column("method")
     for name in metrics:
@@ -77,6 +74,14 @@ def ranking_table(results: Sequence[MethodResult], metrics: Sequence[str]) -> Ta
             table.add_row(title_once, method_title(result.method, result.config), *values, best_epoch_text(result))
         table.add_section()
     return table
+
+
+def trained_model(results: Sequence[MethodResult]) -> list[str]:
+    """The backbone that some of the methods train, and that of stage 1 where it is another; nothing if none does."""
+    if not any(trains_backbone(result.stages) for result in results):
+        return []
+    last = results[-1]
+    return [last.model if last.source_model == last.model else f"{last.model}, preferences from {last.source_model}"]
 
 
 def metric_text(result: MethodResult, name: str) -> str:
@@ -120,14 +125,15 @@ def recovered(results: Sequence[MethodResult]) -> list[str]:
 
 
 def cost_table(results: Sequence[MethodResult]) -> Table:
-    """Wall time and peak memory of each distinct stage result."""
+    """Wall time and peak memory of each distinct stage result, those of a run's members before its own."""
     table = Table(title="Stages", title_justify="left")
     for heading in ("stage", "wall s", "peak GiB", ""):
         table.add_column(heading, justify="left" if heading in ("stage", "") else "right")
     table.add_column("folder", overflow="fold")
     seen: set[str] = set()
     for result in results:
-        for name, artifact in result.stages.items():
+        of_members = [each for member in result.members for each in member.result.stages.items()]
+        for name, artifact in (*of_members, *result.stages.items()):
             if artifact.key in seen:
                 continue
             seen.add(artifact.key)

@@ -43,10 +43,15 @@ def export(run: FinishedRun, to: Path, *, titles: Path | None = None, extras: Se
         raise UserError(f"{to}: exists already; name a new folder, or delete it")
     interactions = run.interactions()
     restored = run.restore(interactions)
-    if isinstance(restored, ListGenerator) or restored.backbone is None:
+    if run.members and not isinstance(restored, ListGenerator) and restored.backbone is None:
         raise UserError(
-            f"{run.folder}: {run.result['method']} runs its language model for every user, so there is nothing smaller "
-            "to export; use the run itself"
+            f"{run.folder}: {run.result['method']} sums the scores of {len(run.members)} recommenders, and an exported "
+            "folder holds one encoder; use the run itself"
+        )
+    if isinstance(restored, ListGenerator) or restored.backbone is None:
+        reason = "has no encoder" if run.result["llm"] is None else "runs its language model for every user"
+        raise UserError(
+            f"{run.folder}: {run.result['method']} {reason}, so there is nothing smaller to export; use the run itself"
         )
     catalogue = catalogue_of(run, interactions, titles)
     aside = to.with_name(f".{to.name}.writing")

@@ -19,6 +19,7 @@ from tslrec.data.titles_file import first_titles, optional_titles_path, read_tit
 from tslrec.serving.catalogue import Catalogue
 from tslrec.serving.titles import with_titles
 from tslrec.stages.fusion_inputs import Sources
+from tslrec.stages.members import Member
 from tslrec.stages.restored import ListGenerator, Restored, restore
 from tslrec.system.errors import UserError
 from tslrec.system.manifests import find_result, read_manifest, verify
@@ -42,6 +43,7 @@ class FinishedRun:
         stages: the folder of each stage's artifact, by stage, in order.
         data_folder: of the ingested data set.
         titles_folder: of the items' titles; None of a method that reads none.
+        members: the recommenders of other runs that the method's stages read.
     """
 
     folder: Path
@@ -50,6 +52,7 @@ class FinishedRun:
     stages: Mapping[str, Path]
     data_folder: Path
     titles_folder: Path | None = None
+    members: tuple[Member, ...] = ()
 
     @property
     def last(self) -> tuple[str, Path]:
@@ -71,11 +74,10 @@ class FinishedRun:
             UserError: if an artifact is damaged, or the method gives no recommender that can be used.
         """
         stage, folder = self.last
-        verify(folder, read_manifest(folder))
-        inputs = {"data": self.data_folder, **self.stages}
-        if self.titles_folder is not None:
-            inputs["titles"] = self.titles_folder
-        restored = restore(stage, Sources(self.config, interactions, inputs), folder)
+        for each in (folder, *(member.folder for member in self.members)):
+            verify(each, read_manifest(each))
+        inputs = inputs_of(self.data_folder, self.stages, self.titles_folder)
+        restored = restore(stage, Sources(self.config, interactions, inputs, self.members), folder)
         backbone = None if isinstance(restored, ListGenerator) else restored.backbone
         if backbone is not None and backbone.user_embedding is not None:
             raise ServesNoHistoriesError(
@@ -103,6 +105,7 @@ class FinishedRun:
             "versions": manifests[self.last[0]].get("versions", {}),
             "trained": manifests[self.last[0]].get("created"),
             "metrics": {name: value for name, value in result["metrics"].items() if name.startswith("test/")},
+            **({"members": [member.words for member in self.members]} if self.members else {}),
         }
 
 
@@ -124,18 +127,73 @@ def open_run(folder: Path, method: str | None = None) -> FinishedRun:
         if chosen not in results:
             raise UserError(f"{path}: has no method {chosen}; it has {', '.join(results)}")
         result = results[chosen]
-        config = from_recorded(result["config"])
-        keys = {name: result["stages"][name]["key"] for name in config.method.stages}
-        titles_key = result["titles"]["key"] if "titles" in result else None
+        config, keys, titles_key = recorded(result)
+        of_members = [(str(each["words"]), *recorded(each)) for each in result.get("members", ())]
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise UserError(f"{path}: not the result of a run ({error!r}); name a folder in artifacts/runs") from error
     if not keys:
         raise UserError(f"{path}: the method {chosen} trains nothing; name another run")
-    root = folder.resolve().parent.parent
-    stages = {name: find_result(root, name, key, folder)[0] for name, key in keys.items()}
+    stages = stage_folders(folder, keys)
     data_key = str(read_manifest(list(stages.values())[-1])["inputs"]["data"])
-    titles = None if titles_key is None else find_result(root, "titles", titles_key, folder)[0]
-    return FinishedRun(folder, result, config, stages, find_result(root, "data", data_key, folder)[0], titles)
+    data = stage_folders(folder, {"data": data_key})["data"]
+    members = tuple(
+        member_of(words, member, stage_folders(folder, own_keys), data, titles_of(folder, own_titles))
+        for words, member, own_keys, own_titles in of_members
+    )
+    return FinishedRun(folder, result, config, stages, data, titles_of(folder, titles_key), members)
+
+
+def recorded(result: Mapping[str, Any]) -> tuple[Config, dict[str, str], str | None]:
+    """The configuration of a recorded result, the keys of its stages' results, and that of the titles that it read.
+
+    Args:
+        result: an entry of a `result.json`, or of the members of one.
+    """
+    config = from_recorded(result["config"])
+    keys = {name: str(result["stages"][name]["key"]) for name in config.method.stages}
+    return config, keys, result["titles"]["key"] if "titles" in result else None
+
+
+def stage_folders(run: Path, keys: Mapping[str, str]) -> dict[str, Path]:
+    """The folders of results, by stage.
+
+    Args:
+        run: the folder of the run.
+        keys: of the results, by stage.
+
+    Raises:
+        UserError: if one is missing.
+    """
+    root = run.resolve().parent.parent
+    return {name: find_result(root, name, key, run)[0] for name, key in keys.items()}
+
+
+def titles_of(run: Path, key: str | None) -> Path | None:
+    """The folder of the titles with a key; None without one.
+
+    Raises:
+        UserError: if it is missing.
+    """
+    return None if key is None else stage_folders(run, {"titles": key})["titles"]
+
+
+def inputs_of(data: Path, stages: Mapping[str, Path], titles: Path | None) -> dict[str, Path]:
+    """What the last stage of a method may read, by name, as `StageContext.inputs` has it."""
+    return {"data": data, **stages, **({} if titles is None else {"titles": titles})}
+
+
+def member_of(words: str, config: Config, stages: Mapping[str, Path], data: Path, titles: Path | None) -> Member:
+    """A member of a finished run.
+
+    Args:
+        words: what its command line has otherwise than the run's.
+        config: its configuration.
+        stages: the folders of its stages' results.
+        data: that of the data set.
+        titles: that of the titles which it read; None if it read none.
+    """
+    last = config.method.stages[-1]
+    return Member(words, config, last, stages[last], inputs_of(data, stages, titles))
 
 
 def single_run(folder: Path) -> Path:

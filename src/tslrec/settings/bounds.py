@@ -38,6 +38,6 @@ def bounded(
     return field(default=default, metadata=bounds)
 
 
-def one_of(default: str, choices: Sequence[str]) -> Any:
-    """A field with one of some words."""
+def one_of(default: str | None, choices: Sequence[str]) -> Any:
+    """A field with one of some words; null is allowed where it is typed."""
     return field(default=default, metadata={"choices": tuple(choices)})

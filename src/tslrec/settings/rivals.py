@@ -120,6 +120,9 @@ class P5Config:
         max_epochs: epochs.
         beams: of the beam search that lists ten items.
         eval_batch_size: users whose lists are searched at a time.
+        tokens_at_once: of the decoder-only form (`method=p5_llm`): see `LlamaRecConfig`.
+        lora: of the decoder-only form: its own adapter, instead of `llm.lora`; one of the same rank adapts the table of
+            tokens.
     """
 
     tasks: list[str] = field(default_factory=lambda: list(P5_TASKS))
@@ -137,6 +140,8 @@ class P5Config:
     max_epochs: int = bounded(20, least=1)
     beams: int = bounded(10, least=10, most=1000)
     eval_batch_size: int = bounded(64, least=1)
+    tokens_at_once: int = bounded(4096, least=1)
+    lora: LoraConfig = field(default_factory=lambda: LoraConfig(8, 16, 0.05, ["q_proj", "v_proj"]))
 
 
 @dataclass

@@ -18,11 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tslrec.data.item_titles import read_item_titles
 from tslrec.knowledge.origin import Origin
 from tslrec.knowledge.shards import Plan, Shards
 from tslrec.knowledge.store import CATEGORIES, KnowledgeStore, write_store
 from tslrec.knowledge.table import ItemLocations
 from tslrec.llm.adapter import digest_trained
+from tslrec.llm.item_input import ItemInput
 from tslrec.llm.item_scaling import Scaling
 from tslrec.llm.readout import Readout
 from tslrec.llm.weights_source import ResolvedSource, resolve
@@ -30,6 +32,7 @@ from tslrec.stages.context import Earlier, StageContext
 from tslrec.stages.extending import extend_store
 from tslrec.stages.extension import Catalogue, EarlierStore, Extension
 from tslrec.stages.outputs import centroids, clusters, item_embeddings
+from tslrec.stages.sft.items import items_of
 from tslrec.stages.sft.loading import load_trained
 from tslrec.stages.sft.model import PreferenceLLM
 from tslrec.stages.sft.prompt import INSTRUCTION, RESPONSE
@@ -46,7 +49,8 @@ def run(context: StageContext) -> dict[str, Any]:
     """Writes the knowledge store (see `tslrec.knowledge.store`); a run that is continued extends the earlier one.
 
     Args:
-        context: needs the results of `backbone`, `preferences` and `sft`.
+        context: needs the results of `backbone`, `preferences` and `sft`, and `titles` where `sft.item_input` reads
+            them.
 
     Returns:
         On rank 0: `C1`, `C2` and `C3`, the shares of the items in the cases of Section 5.4; `shards`, their number;
@@ -63,11 +67,12 @@ def run(context: StageContext) -> dict[str, Any]:
     trainer = context.make_trainer(max_epochs=1, llm=True)
     start_other_processes(trainer)
     source = resolve(config.llm, Path(config.cache))
+    items = items_of(context, source)
     item_embeddings_ID = item_embeddings(context.inputs["backbone"])
     folder, first, unfinished = context.checkpoints.folder, is_rank_zero(), context.folder.is_dir
     num_items = context.interactions.num_items
     if first:
-        origin = origin_of(context, source, item_embeddings_ID)
+        origin = origin_of(context, source, item_embeddings_ID, items)
         plan = Plan(origin, Scaling.of(item_embeddings_ID), num_items, config.sft.augment_shard_size)
         shards, found = begin_or_resume(folder, plan, context.meter)
     elif (joined := Shards.join(folder, unfinished)) is not None:
@@ -78,7 +83,7 @@ def run(context: StageContext) -> dict[str, Any]:
     def make_model() -> PreferenceLLM:
         # The model gets its item embeddings later, shard by shard.
         no_items_ID = torch.zeros(1, item_embeddings_ID.shape[1])
-        model = load_trained(context.inputs["sft"], config.llm, source, no_items_ID)
+        model = load_trained(context.inputs["sft"], config.llm, source, no_items_ID, items)
         return model.to(trainer.strategy.root_device)
 
     fill_shards(
@@ -109,11 +114,12 @@ def extend(context: StageContext, earlier: Earlier) -> dict[str, Any]:
         See `run`.
 
     Raises:
-        UserError: if an earlier item is missing or has another embedding, or a value is not finite.
+        UserError: if an earlier item is missing or has another embedding or title, or a value is not finite.
     """
     store = EarlierStore(earlier.folders["augment"], Path(context.config.cache))
     embeddings = item_embeddings(context.inputs["backbone"])
-    catalogue = Catalogue(context.interactions.ids.items[1:], embeddings, embeddings.path)
+    titles = read_item_titles(context.inputs["titles"]).texts if "titles" in context.inputs else None
+    catalogue = Catalogue(context.interactions.ids.items[1:], embeddings, embeddings.path, titles)
     extended = extend_store(
         store,
         catalogue,
@@ -127,15 +133,16 @@ def extend(context: StageContext, earlier: Earlier) -> dict[str, Any]:
     return {} if extended is None else {**extended.facts, **compare(extended.store, context)}
 
 
-def origin_of(context: StageContext, source: ResolvedSource, item_embeddings_ID: FileTable) -> Origin:
+def origin_of(context: StageContext, source: ResolvedSource, item_embeddings_ID: FileTable, items: ItemInput) -> Origin:
     """What the store of this run is made from.
 
     Args:
         context: the stage's.
         source: the language model's weights.
         item_embeddings_ID: the backbone's item embeddings `[I + 1, D]`.
+        items: what the language model reads of each item.
     """
-    config = context.config
+    config, sft = context.config, context.config.sft
     centroids_KD = centroids(context.inputs["preferences"])
     return Origin(
         base_model=source.identity,
@@ -146,6 +153,9 @@ def origin_of(context: StageContext, source: ResolvedSource, item_embeddings_ID:
         centroids=digest_rows(centroids_KD),
         item_map=digest_item_map(context.interactions.ids.items[1:]),
         item_embeddings=digest_rows(item_embeddings_ID, start=1),
+        item_input=sft.item_input,
+        title_tokens=sft.title_tokens if sft.reads_titles else None,
+        titles=items.digest_titles(range(1, context.interactions.num_items + 1)),
     )
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from tslrec.config import Config
     from tslrec.data.interactions import Interactions
+    from tslrec.stages.members import Member
     from tslrec.system.meter import Meter
     from tslrec.training.checkpoints import Checkpoints
 
@@ -48,6 +49,8 @@ class StageContext:
             folder is removed once the stage has finished.
         meter: wall time and peak memory of the stage, including those of interrupted attempts that it resumes.
         earlier: the run that is continued; None of a run that starts anew.
+        members: the recommenders of the other runs that `Config.members` names, in that order, for a stage that reads
+            `members`.
     """
 
     config: Config
@@ -59,3 +62,4 @@ class StageContext:
     checkpoints: Checkpoints
     meter: Meter
     earlier: Earlier | None = None
+    members: tuple[Member, ...] = ()

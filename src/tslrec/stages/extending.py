@@ -75,7 +75,7 @@ def extend_store(
 
     def make_model() -> PreferenceLLM:
         no_items_ID = torch.zeros(1, catalogue.item_embeddings_ID.shape[1])
-        model = load_trained(earlier.sft, earlier.llm, earlier.source, no_items_ID)
+        model = load_trained(earlier.sft, earlier.llm, earlier.source, no_items_ID, extension.items)
         return model.to(trainer.strategy.root_device)
 
     fill_shards(

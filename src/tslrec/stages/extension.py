@@ -2,7 +2,7 @@
 
 The extended store takes over the rows of the old items by raw id, unchanged. That is correct only if computing them
 again would give the same rows, so everything that they depend on must be the same: the base model, the adapter, the
-prompt, K, the centroids, and the embedding of every old item, bit for bit.
+prompt, K, the centroids, and the embedding of every old item, bit for bit; and its title, where titles are read.
 
 The embeddings of new items must lie in the same space as the old ones. A backbone that trains on with the old rows
 frozen gives such embeddings. A backbone trained anew moves every item; then the whole store must be computed anew.
@@ -14,7 +14,7 @@ K categories.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,17 @@ import polars as pl
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tslrec.data.item_titles import texts_of_file
 from tslrec.knowledge.origin import Origin
 from tslrec.knowledge.store import KnowledgeStore
 from tslrec.knowledge.table import ItemLocations
 from tslrec.llm.adapter import digest_trained
+from tslrec.llm.item_input import EMBEDDING, EMBEDDINGS, ItemInput
 from tslrec.llm.weights_source import ResolvedSource, resolve
 from tslrec.settings.language_models import LLMConfig, LoraConfig
 from tslrec.stages.outputs import centroids
 from tslrec.stages.registry import code_version
+from tslrec.stages.sft.items import encode_items
 from tslrec.stages.sft.prompt import INSTRUCTION, RESPONSE
 from tslrec.system.errors import UserError
 from tslrec.system.hashing import digest_item_map, digest_rows
@@ -53,15 +56,22 @@ class Catalogue:
         raw_ids: of items 1..I.
         item_embeddings_ID: `[I + 1, D]`, row 0 for padding.
         path: the file of the embeddings, for messages.
+        titles: the text that stands for each item `[I + 1]`, "" for padding; None: they are not known.
     """
 
     raw_ids: tuple[str, ...]
     item_embeddings_ID: FileTable
     path: Path
+    titles: Sequence[str] | None = None
 
     @classmethod
-    def read(cls, items: Path, item_embeddings: Path) -> Catalogue:
+    def read(cls, items: Path, item_embeddings: Path, titles: Path | None = None) -> Catalogue:
         """Reads `items.parquet` and `item_embeddings.safetensors` in the form that a run's stages write.
+
+        Args:
+            items: the item map.
+            item_embeddings: of all items.
+            titles: CSV or Parquet as `data.titles` names it; None: the items' titles are not known.
 
         Raises:
             UserError: if a file cannot be read, or they are not of the same items.
@@ -87,7 +97,8 @@ class Catalogue:
             raise UserError(
                 f"{item_embeddings}: {len(table):,} rows, but {items} has {len(raw_ids):,}; give both alike"
             )
-        return cls(raw_ids[1:], table, item_embeddings)
+        texts = None if titles is None else texts_of_file(titles, raw_ids, items.name, "--titles FILE")[0]
+        return cls(raw_ids[1:], table, item_embeddings, None if texts is None else ["", *texts])
 
 
 class EarlierStore:
@@ -150,6 +161,24 @@ class EarlierStore:
         verify(folder, manifest)
         return folder
 
+    def items_of(self, catalogue: Catalogue) -> ItemInput:
+        """What the language model reads of today's items, as it did of the store's.
+
+        Raises:
+            UserError: if it reads titles and the catalogue has none; or see `encode_items`.
+        """
+        origin = self.store.origin
+        if origin.item_input == EMBEDDING or origin.title_tokens is None:
+            return EMBEDDINGS
+        if catalogue.titles is None:
+            raise UserError(
+                f"{self.folder}: made with sft.item_input={origin.item_input}, so new items need titles; give --titles "
+                "FILE, CSV or Parquet with item_id and title of all items"
+            )
+        return encode_items(
+            self.source, catalogue.titles, item_input=origin.item_input, title_tokens=origin.title_tokens
+        )
+
 
 @dataclass(frozen=True)
 class Extension:
@@ -159,20 +188,23 @@ class Extension:
         origin: of the extended store.
         new_N: numbers of the items to compute, ascending.
         old_places: where the earlier store has each of today's items, item i at position i - 1; -1 for a new item.
+        items: what the language model reads of today's items.
     """
 
     origin: Origin
     new_N: NDArray[np.int64]
     old_places: ItemLocations
+    items: ItemInput
 
     @classmethod
     def of(cls, earlier: EarlierStore, catalogue: Catalogue) -> Extension:
         """Compares today's catalogue with the store.
 
         Raises:
-            UserError: if an old item is missing or has another embedding.
+            UserError: if an old item is missing or has another embedding or title, or new items need titles and there
+                are none.
         """
-        store = earlier.store
+        store, items = earlier.store, earlier.items_of(catalogue)
         today = pl.DataFrame({"raw_id": catalogue.raw_ids, "today": np.arange(1, len(catalogue.raw_ids) + 1)})
         old = store.index.join(today, on="raw_id", how="left", maintain_order="left")
         missing = old.filter(pl.col("today").is_null())["raw_id"]
@@ -185,14 +217,17 @@ class Extension:
             store.origin,
             item_map=digest_item_map(catalogue.raw_ids),
             item_embeddings=digest_rows(catalogue.item_embeddings_ID, start=1),
+            titles=items.digest_titles(range(1, len(catalogue.raw_ids) + 1)),
         )
         in_old_order = Reordered(catalogue.item_embeddings_ID, old["today"].to_numpy())
-        today_of_old = replace(store.origin, item_embeddings=digest_rows(in_old_order))
+        today_of_old = replace(
+            store.origin, item_embeddings=digest_rows(in_old_order), titles=items.digest_titles(old["today"])
+        )
         store.origin.require_match(today_of_old, earlier.folder)
         index = store.index.select("raw_id", "shard", "row")
         places = today.join(index, on="raw_id", how="left", maintain_order="left").fill_null(-1)
         new_N = places.filter(pl.col("shard") < 0)["today"].to_numpy()
-        return cls(origin, new_N, ItemLocations(places["shard"].to_numpy(), places["row"].to_numpy()))
+        return cls(origin, new_N, ItemLocations(places["shard"].to_numpy(), places["row"].to_numpy()), items)
 
     def places(self, num_old_shards: int, shard_size: int) -> ItemLocations:
         """Where each item's row is in the extended store, whose new shards are numbered after the old ones.

@@ -16,6 +16,7 @@ from tslrec.stages.fusion_inputs import Sources, fused_items
 from tslrec.stages.fusion_scaling import save_scaling, scaling_before
 from tslrec.stages.outputs import GATES
 from tslrec.stages.recommender import train_recommender
+from tslrec.stages.soft_targets import read_soft_targets
 from tslrec.training.next_item import NextItemModule
 
 
@@ -25,6 +26,8 @@ class FusionRecModule(NextItemModule):
 
 def run(context: StageContext) -> dict[str, Any]:
     """Trains a new backbone around the configured fusion; of a run that is continued, the earlier one trains on.
+
+    In a method with the stage `soft_targets` it trains on what the teacher gave, too.
 
     Writes `weights.safetensors`, `ranks.safetensors` and, for a fusion with a gate, `gates.safetensors`: `id_shares`
     `[I + 1]` (see `ItemEmbedding.id_shares`). The frozen inputs of the fusion are not copied; they stay in the
@@ -41,8 +44,10 @@ def run(context: StageContext) -> dict[str, Any]:
     if context.earlier is not None:
         scaling = scaling_before(context.config, context.earlier)
         carried = Carried.of(context.earlier, "fusion", context.interactions)
-    item_embedding = fused_items(Sources(context.config, context.interactions, context.inputs), scaling)
-    module, metrics = train_recommender(context, item_embedding, FusionRecModule, carried)
+    sources = Sources(context.config, context.interactions, context.inputs)
+    item_embedding = fused_items(sources, scaling)
+    soft_targets = read_soft_targets(sources) if "soft_targets" in context.config.method.stages else None
+    module, metrics = train_recommender(context, item_embedding, FusionRecModule, carried, soft_targets)
     if scaling is not None and module.global_rank == 0:
         save_scaling(scaling, context.folder)
     with torch.no_grad():

@@ -19,8 +19,10 @@ from tslrec.knowledge.store import KnowledgeStore, is_store
 from tslrec.models.fusions.knowledge_scaling import KnowledgeScaling
 from tslrec.models.item_embedding import ItemEmbedding
 from tslrec.stages.building import build_fusion
-from tslrec.stages.outputs import PREFERENCES, clusters
-from tslrec.stages.registry import fusion_inputs, maker_of
+from tslrec.stages.knowledge_width import check_knowledge_width
+from tslrec.stages.members import Member
+from tslrec.stages.method_stages import fusion_inputs, maker_of
+from tslrec.stages.outputs import CODES, PREFERENCES, clusters, item_codes
 from tslrec.system.errors import UserError
 from tslrec.system.hashing import digest_item_map
 from tslrec.system.row_tables import Table, slices
@@ -35,11 +37,13 @@ class Sources:
         config: the run's configuration.
         interactions: the data set.
         inputs: the folder of each earlier stage's artifact, by stage name.
+        members: see `StageContext.members`.
     """
 
     config: Config
     interactions: Interactions
     inputs: Mapping[str, Path]
+    members: tuple[Member, ...] = ()
 
 
 def fused_items(sources: Sources, scaling: KnowledgeScaling | None = None) -> ItemEmbedding:
@@ -53,9 +57,10 @@ def fused_items(sources: Sources, scaling: KnowledgeScaling | None = None) -> It
         UserError: if an input of the fusion does not fit the data set.
     """
     config = sources.config
-    inputs: dict[str, Table | KnowledgeScaling] = {
-        name: load_input(sources, name) for name in fusion_inputs(config.fusion)
-    }
+    tables = {name: load_input(sources, name) for name in fusion_inputs(config.fusion)}
+    if "knowledge_IH" in tables:
+        check_knowledge_width(config, tables["knowledge_IH"].shape[1])
+    inputs: dict[str, Table | KnowledgeScaling] = dict(tables)
     if scaling is not None:
         inputs["knowledge_scaling"] = scaling
     return build_fusion(
@@ -70,7 +75,7 @@ def load_input(sources: Sources, name: str) -> Table:
 
     Args:
         sources: of the fusion stage.
-        name: the parameter of the fusion: `knowledge_IH` or `clusters_I`.
+        name: the parameter of the fusion: `knowledge_IH`, `clusters_I` or `codes_IC`.
 
     Returns:
         Finite values for each item of the data set, row 0 for padding.
@@ -82,6 +87,8 @@ def load_input(sources: Sources, name: str) -> Table:
     table: Table
     if name == "clusters_I":
         table = load_clusters(folder, sources)
+    elif name == "codes_IC":
+        table = load_codes(folder, sources)
     elif is_store(folder):
         table = open_store(folder, sources).table()
     else:
@@ -119,7 +126,7 @@ def check_width(store: KnowledgeStore, heads: Path) -> None:
         UserError: if they differ.
     """
     width = store.table().shape[1]
-    hidden_size = shapes(heads)[0]["item_projection.weight"][0]
+    hidden_size = shapes(heads)[0]["group_head.weight"][1]
     if width != hidden_size:
         raise UserError(
             f"{store.folder}: rows of {width} numbers, but the language model's have {hidden_size}; delete it to "
@@ -135,6 +142,16 @@ def load_clusters(folder: Path, sources: Sources) -> Tensor:
     """
     check_item_map(folder / PREFERENCES, sources)
     return clusters(folder)
+
+
+def load_codes(folder: Path, sources: Sources) -> Tensor:
+    """The codes of each item of the data set, int64 `[I + 1, C]`.
+
+    Raises:
+        UserError: if the file is of other items.
+    """
+    check_item_map(folder / CODES, sources)
+    return item_codes(folder)
 
 
 def check_item_map(path: Path, sources: Sources) -> None:

@@ -8,6 +8,9 @@ from tslrec.config import DEFAULT_METRICS, Config, non_defaults
 from tslrec.stages.sft.prompt import INSTRUCTION, RESPONSE
 from tslrec.system.targets import target_settings
 
+ITEM_INPUT = frozenset({"item_input", "title_tokens"})
+"""The settings of the section `sft` that say what the language model reads of an item."""
+
 
 def metric_settings(config: Config) -> dict[str, Any]:
     """Of the stages that evaluate: the metrics, in no particular order, where they are others than the default."""
@@ -37,7 +40,17 @@ def recommender_settings(config: Config) -> dict[str, Any]:
 
 def fusion_settings(config: Config) -> dict[str, Any]:
     """What determines the fusion stage's result."""
-    return {**recommender_settings(config), "fusion": target_settings("fusion", config.fusion)}
+    settings = {**recommender_settings(config), "fusion": target_settings("fusion", config.fusion)}
+    if "soft_targets" in config.method.stages:
+        chosen = non_defaults(config.soft_targets)
+        settings["soft_targets"] = {name: value for name, value in chosen.items() if name == "weight"}
+    return settings
+
+
+def soft_target_settings(config: Config) -> dict[str, Any]:
+    """What determines the soft targets, beside the teacher; what they count for is the fusion's."""
+    chosen = {name: value for name, value in non_defaults(config.soft_targets).items() if name != "weight"}
+    return {"soft_targets": chosen}
 
 
 def llm_settings(config: Config, *, own_lora: bool = False) -> dict[str, Any]:
@@ -57,6 +70,8 @@ def sft_settings(config: Config) -> dict[str, Any]:
     unread = {"augment_batch_size", "augment_shard_size"}
     if config.sft.held_back == 0:
         unread |= {"patience", "eval_batch_size"}
+    if not config.sft.reads_titles:
+        unread.add("title_tokens")
     sft = {name: value for name, value in non_defaults(config.sft).items() if name not in unread}
     return {
         **llm_settings(config),
@@ -83,7 +98,25 @@ def untuned_llm_settings(config: Config) -> dict[str, Any]:
         "prompt": [INSTRUCTION, RESPONSE],
         "knowledge": non_defaults(config.knowledge),
         "num_clusters": config.preferences.num_clusters,
+        **item_input_settings(config),
     }
+
+
+def ensemble_settings(config: Config) -> dict[str, Any]:
+    """What determines the result of a sum of recommenders, beside these."""
+    evaluated = ("selection", "validation_users", "test_users")
+    return {
+        "ensemble": non_defaults(config.ensemble),
+        "training": {name: value for name, value in non_defaults(config.training).items() if name in evaluated},
+        **metric_settings(config),
+    }
+
+
+def item_input_settings(config: Config) -> dict[str, Any]:
+    """Of a stage that shows items to the language model, but is not trained: what of an item, where titles are read."""
+    if not config.sft.reads_titles:
+        return {}
+    return {"sft": {name: value for name, value in non_defaults(config.sft).items() if name in ITEM_INPUT}}
 
 
 def e4srec_settings(config: Config) -> dict[str, Any]:
@@ -108,6 +141,21 @@ def ranker_settings(config: Config) -> dict[str, Any]:
     }
 
 
+def codes_settings(config: Config) -> dict[str, Any]:
+    """What determines the codes of the items, beside the members."""
+    return {"codes": non_defaults(config.codes)}
+
+
+def ease_settings(config: Config) -> dict[str, Any]:
+    """What determines the result of EASE: its own settings, and who is evaluated."""
+    evaluated = ("validation_users", "test_users")
+    return {
+        "ease": non_defaults(config.ease),
+        "training": {name: value for name, value in non_defaults(config.training).items() if name in evaluated},
+        **metric_settings(config),
+    }
+
+
 def item_index_settings(config: Config) -> dict[str, Any]:
     """What determines the item index: of the settings, those that its kind reads."""
     unread = {"num_clusters", "leaf_size", "counted"} if config.item_index.kind != "collaborative" else set()
@@ -124,16 +172,32 @@ def p5_settings(config: Config) -> dict[str, Any]:
     """
     from tslrec.llm.encoder_decoder.source import t5_settings, tokenizer_settings
 
-    evaluated = ("selection", "validation_users", "test_users")
-    training = {name: value for name, value in non_defaults(config.training).items() if name in evaluated}
+    unread = {"tokens_at_once", "lora"}
     return {
         "t5": {**t5_settings(config.t5), **tokenizer_settings(config.t5)},
-        "p5": non_defaults(config.p5),
-        "training": training,
+        "p5": {name: value for name, value in non_defaults(config.p5).items() if name not in unread},
+        "training": evaluated_settings(config),
         "precision": config.trainer.precision,
         **product_settings(config),
         **metric_settings(config),
     }
+
+
+def p5_llm_settings(config: Config) -> dict[str, Any]:
+    """What determines the result of the rival method P5 in its decoder-only form; see `p5_settings`."""
+    return {
+        **llm_settings(config, own_lora=True),
+        **product_settings(config),
+        "p5": non_defaults(config.p5),
+        "training": evaluated_settings(config),
+        **metric_settings(config),
+    }
+
+
+def evaluated_settings(config: Config) -> dict[str, Any]:
+    """Of the section `training` what P5 reads: which users are evaluated, and what selects the weights."""
+    read = ("selection", "validation_users", "test_users")
+    return {name: value for name, value in non_defaults(config.training).items() if name in read}
 
 
 def pod_settings(config: Config) -> dict[str, Any]:
@@ -156,6 +220,19 @@ def projection_settings(config: Config) -> dict[str, Any]:
     from tslrec.llm.shape import shape_of
 
     return {"size": shape_of(config.llm).hidden_size}
+
+
+def title_states_settings(config: Config) -> dict[str, Any]:
+    """What determines the states of the items' titles."""
+    read = {"layer", "title_tokens"}
+    numbers = {name: value for name, value in non_defaults(config.item_text).items() if name in read}
+    return {**llm_settings(config, own_lora=True), "item_text": numbers}
+
+
+def item_text_settings(config: Config) -> dict[str, Any]:
+    """What determines the knowledge that is made from these states."""
+    read = {"size", "whitened", "control"}
+    return {"item_text": {name: value for name, value in non_defaults(config.item_text).items() if name in read}}
 
 
 def with_llm(config: Config) -> str:

@@ -26,10 +26,12 @@ from tslrec.stages.building import build_backbone
 from tslrec.stages.carrying import Carried, save_cold_rows
 from tslrec.stages.context import StageContext
 from tslrec.stages.outputs import WEIGHTS
+from tslrec.stages.target_rules import check_targets
 from tslrec.training.best_weights import selection_callbacks
 from tslrec.training.next_item import NextItemModule
 from tslrec.training.resuming import fit
 from tslrec.training.sampled_softmax import NegativeSampler
+from tslrec.training.soft_targets import SoftTargets
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +65,19 @@ def steps_per_batch(trainer: TrainerConfig, training: TrainingConfig) -> int:
     return STEPS_PER_BATCH if trainer.step_graphs and possible else 1
 
 
-def steps_for(backbone: Backbone, trainer: TrainerConfig, training: TrainingConfig) -> int:
-    """`steps_per_batch` of this backbone: one, which the log says, where the host draws a part of each step."""
+def steps_for(backbone: Backbone, trainer: TrainerConfig, training: TrainingConfig, *, taught: bool = False) -> int:
+    """`steps_per_batch` of this backbone: one, which the log says, where the host draws a part of each step.
+
+    Args:
+        backbone: what is trained.
+        trainer: the section.
+        training: the section.
+        taught: whether there are soft targets, whose places the steps of a graph do not know.
+    """
     possible = steps_per_batch(trainer, training)
+    if possible > 1 and taught:
+        log.info("no CUDA graphs of steps: each step looks up its soft targets")
+        return 1
     drawn = "masks" if backbone.masking is not None else "items to compare with" if backbone.pairwise else None
     if possible == 1 or drawn is None:
         return possible
@@ -81,7 +93,11 @@ def counts_for(metrics: Sequence[str], interactions: Interactions) -> Tensor | N
 
 
 def train_recommender(
-    context: StageContext, item_embedding: ItemEmbedding, module_class: type[Module], carried: Carried | None = None
+    context: StageContext,
+    item_embedding: ItemEmbedding,
+    module_class: type[Module],
+    carried: Carried | None = None,
+    soft_targets: SoftTargets | None = None,
 ) -> tuple[Module, dict[str, Any]]:
     """Trains with early stopping, tests the best weights once; writes `weights.safetensors` and `ranks.safetensors`.
 
@@ -90,6 +106,7 @@ def train_recommender(
         item_embedding: the item table that the backbone is built around.
         module_class: the stage's LightningModule.
         carried: the weights that training begins with; None: freshly drawn ones.
+        soft_targets: what a teacher gives each target; None: there is no teacher.
 
     Returns:
         The module with its best weights, and the stage's metrics: those of `validation/…` and `test/…` under both
@@ -99,8 +116,8 @@ def train_recommender(
         warm and cold targets (`slice_metrics`).
 
     Raises:
-        UserError: if a loss or a gradient is not finite, a checkpoint cannot be read, or the earlier weights do not
-            fit.
+        UserError: if a loss or a gradient is not finite, a checkpoint cannot be read, the earlier weights do not fit,
+            or the backbone cannot have such targets.
         StoppedError: if a signal asked the run to end; the training can be resumed.
     """
     config = context.config.training
@@ -110,9 +127,17 @@ def train_recommender(
         num_users=context.interactions.num_users,
         max_len=config.max_len,
     )
+    taught = soft_targets is not None
+    check_targets(
+        config,
+        str(context.config.model["name"]),
+        taught=taught,
+        pairwise=backbone.pairwise,
+        masked=backbone.masking is not None,
+    )
     if carried is not None:
         carried.begin(backbone)
-    grouped = steps_for(backbone, context.config.trainer, config)
+    grouped = steps_for(backbone, context.config.trainer, config, taught=taught)
     module = module_class(
         backbone,
         learning_rate=config.learning_rate,
@@ -121,6 +146,8 @@ def train_recommender(
         metrics=context.config.metrics,
         training_counts_I=counts_for(context.config.metrics, context.interactions),
         steps_per_batch=grouped,
+        label_smoothing=config.label_smoothing,
+        soft_targets=soft_targets,
     )
     data = SequenceDataModule(
         context.interactions,
@@ -136,6 +163,7 @@ def train_recommender(
         test_users=config.test_users,
         steps_per_batch=grouped,
         masking=backbone.masking,
+        with_places=taught,
     )
     best, callbacks = selection_callbacks(config.selection, config.patience)
     trainer = context.make_trainer(max_epochs=config.max_epochs, callbacks=callbacks)

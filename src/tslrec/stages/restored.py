@@ -14,11 +14,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from tslrec.data.interactions import Interactions
 from tslrec.models.backbones.base import Backbone
 from tslrec.models.item_embedding import FixedTable, IdEmbedding, ItemEmbedding
 from tslrec.stages.building import build_backbone
 from tslrec.stages.fusion_inputs import Sources, fused_items
 from tslrec.stages.fusion_scaling import read_scaling
+from tslrec.stages.members import Member
 from tslrec.stages.outputs import COLD_ROWS, WEIGHTS
 from tslrec.stages.registry import find_stage
 from tslrec.system.errors import UserError
@@ -95,6 +97,23 @@ def restore(stage: str, sources: Sources, folder: Path) -> Restored | ListGenera
         raise UserError(f"{folder}: a result of the stage {stage}, which is no recommender; name a finished run")
     module, _, name = found.restored_by.partition(":")
     restored: Restored | ListGenerator = getattr(importlib.import_module(module), name)(sources, folder)
+    return restored
+
+
+def restore_member(member: Member, interactions: Interactions) -> Restored:
+    """Rebuilds the recommender of a member.
+
+    Args:
+        member: of `StageContext.members`.
+        interactions: the data set, which a run shares with its members.
+
+    Raises:
+        UserError: if the member scores no items, because it generates lists or reranks, or a file does not fit.
+    """
+    sources = Sources(member.config, interactions, member.inputs, member.members)
+    restored = restore(member.stage, sources, member.folder)
+    if isinstance(restored, ListGenerator) or restored.reranker is not None:
+        raise UserError(f"members: '{member.words}' has no scores of all items; name a method that scores every item")
     return restored
 
 

@@ -40,6 +40,7 @@ def augment(
     batch_size: int,
     prefix: KeysAndValues | None = None,
     reading: Readout = PAPER_READOUT,
+    items_R: NDArray[np.int64] | None = None,
     advance: Callable[[int], None] = lambda items: None,
 ) -> tuple[Tensor, Tensor]:
     """Runs each item through the model as a user who bought nothing else: Eq. 1 and 2 with one item.
@@ -51,6 +52,7 @@ def augment(
         prefix: result of `model.run_prefix`, which serves the whole catalogue; None runs the instruction with each
             batch.
         reading: layer and position of the knowledge.
+        items_R: the numbers of these items, by which the model knows their titles; None: 1..R.
         advance: called after each batch with the number of its items.
 
     Returns:
@@ -58,13 +60,12 @@ def augment(
     """
     model.items_ID = F.pad(items_RD, (0, 0, 1, 0)).to(model.items_ID.device)
     rows = len(items_RD)
+    packer = model.packer if items_R is None else model.packer.of_items(items_R)
     knowledge_RH = torch.empty(rows, model.knowledge_size)
     categories_RK = torch.empty(rows, model.group_head.out_features)
     for batch in slices(rows, size=batch_size):
         items_B = np.arange(batch.start, batch.stop) + 1
-        output = model.forward_with_readout(
-            model.packer(list(items_B[:, None])).to(model.items_ID.device), prefix, reading
-        )
+        output = model.forward_with_readout(packer(list(items_B[:, None])).to(model.items_ID.device), prefix, reading)
         knowledge_RH[batch] = output.knowledge_BH.float().cpu()
         categories_RK[batch] = output.logits_BK.float().softmax(dim=1).cpu()
         advance(len(items_B))
@@ -123,6 +124,7 @@ def fill_shards(
                     batch_size=batch_size,
                     prefix=prefix,
                     reading=reading,
+                    items_R=items_N[span],
                     advance=lambda items: progress.advance(task, items),
                 )
             if not (torch.isfinite(knowledge_RH).all() and torch.isfinite(categories_RK).all()):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tslrec.models.backbones.base import Backbone, PositionBackbone
 from tslrec.models.item_embedding import IdEmbedding
 from tslrec.stages.building import build_backbone, build_fusion
+from tslrec.stages.knowledge_width import takes_width
 
 Result = TypeVar("Result")
 
@@ -83,7 +84,8 @@ def try_fusion(fusion: Mapping[str, Any], inputs: Sequence[str], hidden_size: in
     """
 
     def make() -> int:
-        arrays = {name: stand_in(name, num_items) for name in inputs}
+        knowledge_size = hidden_size if takes_width(fusion) else KNOWLEDGE_SIZE
+        arrays = {name: stand_in(name, num_items, knowledge_size) for name in inputs}
         items = build_fusion(fusion, arrays, num_items=num_items, hidden_size=hidden_size)
         check_table(items.table(), num_items, hidden_size)
         return bytes_of(items)
@@ -124,11 +126,13 @@ def check_table(table_ID: Tensor, num_items: int, hidden_size: int) -> None:
         raise ValueError(f"its item table is {tuple(table_ID.shape)}, not {(num_items + 1, hidden_size)}")
 
 
-def stand_in(name: str, num_items: int) -> Tensor:
+def stand_in(name: str, num_items: int, knowledge_size: int = KNOWLEDGE_SIZE) -> Tensor:
     """An array in the place of one that a stage makes for fusions."""
     if name == "clusters_I":
         return torch.arange(-1, num_items) % NUM_CLUSTERS - (torch.arange(num_items + 1) == 0).long() * NUM_CLUSTERS
-    return torch.randn(num_items + 1, KNOWLEDGE_SIZE)
+    if name == "codes_IC":
+        return torch.stack([stand_in("clusters_I", num_items)] * 2, dim=1)
+    return torch.randn(num_items + 1, knowledge_size)
 
 
 def bytes_of(module: nn.Module) -> int:

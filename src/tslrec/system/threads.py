@@ -19,8 +19,9 @@ SPIN_COUNT = 1_000
 """Spins before a waiting thread sleeps; libgomp's own default is 300,000.
 
 On two cores the backbone of the quickstart takes 13 s with it, and 19 s with libgomp's default; beside two busy
-processes 22 s and 60 s (RESULTS.md, which has single steps too). Steps with 10,000 spins are four times as long beside
-a busy process as alone. `OMP_WAIT_POLICY=PASSIVE`, which does not spin, is faster beside it and slower alone.
+processes 22 s and 60 s (docs/research/threads.md, which has single steps too). Steps with 10,000 spins are four times
+as long beside a busy process as alone. `OMP_WAIT_POLICY=PASSIVE`, which does not spin, is faster beside it and slower
+alone.
 """
 
 VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")

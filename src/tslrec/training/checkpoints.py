@@ -14,6 +14,7 @@ from typing import Any
 
 from tslrec.system.errors import UserError
 from tslrec.system.manifests import publish, read_manifest, verify
+from tslrec.system.shares import SHARD
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,8 @@ class Checkpoints:
     @property
     def future(self) -> str:
         """What the same command does after a stop, for messages."""
+        if any(self.folder.glob(f"{SHARD}*")):
+            return "computes the shards that are missing"
         return "goes on from its last checkpoint" if self.all() else "starts it anew"
 
     def newest(self) -> tuple[Path, dict[str, Any]] | None:

@@ -28,7 +28,9 @@ from tslrec.training.losses import softmax_loss
 from tslrec.training.nonfinite_guard import NonFiniteGuard
 from tslrec.training.pairwise_loss import other_items, pairwise_loss
 from tslrec.training.sampled_softmax import Negatives, NegativeSampler, sampled_softmax_loss
+from tslrec.training.soft_targets import SoftTargets
 from tslrec.training.static_training import StaticTraining
+from tslrec.training.target_mix import TargetMix, target_mix
 from tslrec.training.thread_teams import number_of_teams
 
 
@@ -46,6 +48,10 @@ class NextItemModule(RankingHooks):
         training_counts_I: see `RankingHooks.prepare_ranking`.
         steps_per_batch: as the data module's; with more than 1, the module itself runs the optimizer, by a
             `StaticTraining`, which computes the softmax over all items.
+        label_smoothing: what the uniform distribution over all items counts for beside each target.
+        soft_targets: what a teacher gives each target; the batches must have places (`SequenceBatch.places`). None:
+            there is no teacher. Neither goes with a sampler, with a backbone that is `pairwise`, or, for the teacher,
+            with several steps per batch.
     """
 
     def __init__(
@@ -58,13 +64,17 @@ class NextItemModule(RankingHooks):
         metrics: Sequence[str] = DEFAULT_METRICS,
         training_counts_I: Tensor | None = None,
         steps_per_batch: int = 1,
+        label_smoothing: float = 0.0,
+        soft_targets: SoftTargets | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["backbone", "sampler", "metrics", "training_counts_I"])
+        self.save_hyperparameters(ignore=["backbone", "sampler", "metrics", "training_counts_I", "soft_targets"])
         self.backbone = backbone
         self.sampler = sampler
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
+        self.label_smoothing = label_smoothing
+        self.soft_targets = soft_targets
         self.loss_sums = torch.zeros(2, dtype=torch.float64)
         """Of this epoch on this rank: the loss summed over targets, and the number of targets."""
         self.steps_per_batch = steps_per_batch
@@ -83,7 +93,8 @@ class NextItemModule(RankingHooks):
             self.loss_sums = self.loss_sums.to(self.device)
             optimizer = self.optimizers(use_pl_optimizer=False)
             assert isinstance(optimizer, torch.optim.Optimizer)
-            self.static = StaticTraining(self.backbone, optimizer, self.loss_sums)
+            mix = target_mix(self.label_smoothing)
+            self.static = StaticTraining(self.backbone, optimizer, self.loss_sums, mix)
 
     def on_train_end(self) -> None:
         self.static = None
@@ -167,7 +178,8 @@ class NextItemModule(RankingHooks):
             return self.differentiated_loss(batch.parts, inputs, input_table_ID, output_IE, negatives)
         encoded = [self.encoded(*part, input_table_ID) for part in zip(batch.parts, inputs, strict=True)]
         users, targets = zip(*encoded, strict=True)
-        return self.loss_of(torch.cat(users), torch.cat(targets), output_IE, negatives)
+        mix = self.mix_of([rows.places[rows.targets > 0] for rows in batch.parts if rows.places is not None])
+        return self.loss_of(torch.cat(users), torch.cat(targets), output_IE, negatives, mix)
 
     @property
     def scores_few(self) -> bool:
@@ -182,7 +194,18 @@ class NextItemModule(RankingHooks):
         """
         hidden = [self.hidden_states(rows, rows.items_BL, table_ID).flatten(0, -2) for rows in batch.parts]
         targets_T = torch.cat([rows.targets.flatten() for rows in batch.parts])
-        return softmax_loss(torch.cat(hidden), output_IE, targets_T, (targets_T > 0).to(output_IE.dtype))
+        mix = self.mix_of([rows.places.flatten() for rows in batch.parts if rows.places is not None])
+        return softmax_loss(torch.cat(hidden), output_IE, targets_T, (targets_T > 0).to(output_IE.dtype), mix)
+
+    def mix_of(self, places: Sequence[Tensor]) -> TargetMix | None:
+        """What the targets of a step are distributed over; None where each is its item alone.
+
+        Args:
+            places: of the targets in the flat array, by micro-batch.
+        """
+        if self.soft_targets is None:
+            return target_mix(self.label_smoothing)
+        return target_mix(self.label_smoothing, self.soft_targets.weight, *self.soft_targets(torch.cat(list(places))))
 
     def differentiated_loss(
         self,
@@ -198,7 +221,8 @@ class NextItemModule(RankingHooks):
         leaves, origins = [own_input_table, own_output, *encoders], [input_table_ID, output_IE, *encoders]
 
         def loss_of_part(rows: SequenceBatch, items_BL: Tensor) -> Tensor:
-            return self.loss_of(*self.encoded(rows, items_BL, own_input_table), own_output, negatives)
+            mix = self.mix_of([] if rows.places is None else [rows.places[rows.targets > 0]])
+            return self.loss_of(*self.encoded(rows, items_BL, own_input_table), own_output, negatives, mix)
 
         # Autocast is a setting of the thread that entered it; the threads of a team would not have it.
         by_teams = self.backbone.draws_by_dropout and not torch.is_autocast_enabled("cpu")
@@ -242,15 +266,23 @@ class NextItemModule(RankingHooks):
         backbone = cast(PositionBackbone, self.backbone)
         return backbone.all_positions(items_BL, rows.lengths_B, rows.users_B, input_table_ID, rows.packing)
 
-    def loss_of(self, user_TE: Tensor, targets_T: Tensor, output_IE: Tensor, negatives: Negatives | None) -> Tensor:
+    def loss_of(
+        self,
+        user_TE: Tensor,
+        targets_T: Tensor,
+        output_IE: Tensor,
+        negatives: Negatives | None,
+        mix: TargetMix | None = None,
+    ) -> Tensor:
         """Cross-entropy, summed over targets: over all items, or against negatives where they are given.
 
         BPR instead, where the backbone is `pairwise`.
         """
+        assert mix is None or (negatives is None and not self.backbone.pairwise), "only over all items"
         if self.backbone.pairwise:
             return pairwise_loss(user_TE, output_IE, targets_T, other_items(targets_T, len(output_IE) - 1))
         if negatives is None:
-            return softmax_loss(user_TE, output_IE, targets_T)
+            return softmax_loss(user_TE, output_IE, targets_T, mix=mix)
         return sampled_softmax_loss(user_TE, output_IE, targets_T, negatives)
 
     def on_train_epoch_end(self) -> None:

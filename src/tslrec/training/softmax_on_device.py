@@ -35,6 +35,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from tslrec.training.target_mix import Bag, TargetMix
+
 log = logging.getLogger(__name__)
 
 Exponentiate = Callable[[Tensor, int, Tensor, Tensor, Tensor], None]
@@ -57,6 +59,7 @@ def softmax_on_device(
     table_ID: Tensor,
     targets_B: Tensor,
     weights_B: Tensor | None,
+    mix: TargetMix | None = None,
     *,
     need_user: bool,
     need_table: bool,
@@ -69,6 +72,7 @@ def softmax_on_device(
         table_ID: the item table; row 0 is padding.
         targets_B: item ids, from 1; 0 where the weight is 0.
         weights_B: see `softmax_loss`.
+        mix: see `softmax_loss`.
         need_user: whether to compute the gradient of the user vectors.
         need_table: whether to compute that of the table.
         exponentiate: turns logits into exponentials; None: the kernel where there is one.
@@ -93,7 +97,12 @@ def softmax_on_device(
         user_CD, sums_C = user_BD[chunk], sums_B[chunk]
         logits_CP = buffer_CP[: len(user_CD)]
         logits_CI = torch.mm(user_CD, items_ID.T, out=logits_CP[:, : len(items_ID)])
+        bag = None if mix is None else mix.bag(chunk)
+        elsewhere_C = None if mix is None else logits_elsewhere(logits_CI, columns_B[chunk], mix, bag)
         exponentiate(logits_CP, len(items_ID), columns_B[chunk], sums_C, margins_B[chunk])
+        if mix is not None and elsewhere_C is not None:
+            margins_B[chunk].add_(elsewhere_C)
+            move_shares(logits_CI, columns_B[chunk], sums_C, mix, bag)
         # The gradient of each row's logits, times the row's sum.
         gradient_CI = logits_CI
         scale_C = sums_C.reciprocal() if weights_B is None else weights_B[chunk] / sums_C
@@ -109,9 +118,47 @@ def softmax_on_device(
             else:
                 grad_table_ID[1:].addmm_(gradient_CI.T, scaled_CD)
     losses_B = sums_B.log_().add_(margins_B)
+    if mix is not None and mix.uniform > 0:
+        mean_D = items_ID.mean(dim=0)
+        losses_B.sub_((user_BD * mean_D).sum(dim=1), alpha=mix.uniform)
+        weighted_BD = user_BD if weights_B is None else user_BD * weights_B[:, None]
+        if grad_user_BD is not None:
+            counted_B1 = 1.0 if weights_B is None else weights_B[:, None]
+            grad_user_BD.sub_(counted_B1 * mean_D, alpha=mix.uniform)
+        if grad_table_ID is not None:
+            grad_table_ID[1:].sub_(weighted_BD.sum(dim=0), alpha=mix.uniform / len(items_ID))
     if weights_B is not None:
         losses_B = losses_B * weights_B
     return losses_B.sum(dtype=torch.float64).to(user_BD.dtype), grad_user_BD, grad_table_ID
+
+
+def logits_elsewhere(logits_CI: Tensor, columns_C: Tensor, mix: TargetMix, bag: Bag | None) -> Tensor:
+    """What a loss has more than that of the target alone, without the uniform part, `[C]`.
+
+    Args:
+        logits_CI: of a chunk.
+        columns_C: of the targets.
+        mix: the distributions of the targets.
+        bag: its further items.
+    """
+    moved_C = logits_CI.gather(1, columns_C[:, None])[:, 0] * (1 - mix.kept)
+    return moved_C if bag is None else moved_C - bag.mean_logits(logits_CI)
+
+
+def move_shares(gradient_CI: Tensor, columns_C: Tensor, sums_C: Tensor, mix: TargetMix, bag: Bag | None) -> None:
+    """Gives the further items their shares of the target, and takes them from it, in the gradient times the row's sum.
+
+    Args:
+        gradient_CI: that of the target alone; changed in place.
+        columns_C: of the targets.
+        sums_C: of each row's exponentials.
+        mix: the distributions of the targets.
+        bag: its further items.
+    """
+    # The places of one call differ within a row, so no order of adding changes a bit.
+    gradient_CI.scatter_add_(1, columns_C[:, None], (sums_C * (1 - mix.kept)).to(gradient_CI.dtype)[:, None])
+    if bag is not None:
+        bag.subtract_from(gradient_CI, sums_C)
 
 
 def chunk_users(num_users: int, num_items: int, width: int, element_size: int) -> int:

@@ -19,6 +19,7 @@ from tslrec.models.backbones.base import Backbone, CausalBackbone
 from tslrec.training.delayed_copy import DelayedCopy
 from tslrec.training.losses import softmax_loss
 from tslrec.training.step_graphs import StepGraphs, launcher_for
+from tslrec.training.target_mix import TargetMix
 
 
 class StaticTraining:
@@ -31,6 +32,7 @@ class StaticTraining:
         backbone: what is trained.
         optimizer: Adam with the fused kernel.
         loss_sums: float64 on the device: the loss summed over targets, and the number of targets; a step adds to it.
+        mix: see `softmax_loss`; the same of every target.
 
     Attributes:
         nonfinite: float32 scalar on the device, 1 if a loss or a gradient was not finite, else 0.
@@ -38,8 +40,11 @@ class StaticTraining:
         seen_nonfinite: the value of `nonfinite` as of then.
     """
 
-    def __init__(self, backbone: Backbone, optimizer: torch.optim.Optimizer, loss_sums: Tensor) -> None:
+    def __init__(
+        self, backbone: Backbone, optimizer: torch.optim.Optimizer, loss_sums: Tensor, mix: TargetMix | None = None
+    ) -> None:
         self.backbone = backbone
+        self.mix = mix
         self.optimizer = optimizer
         self.loss_sums = loss_sums
         self.device = loss_sums.device
@@ -79,7 +84,7 @@ class StaticTraining:
         assert self.items_N is not None
         step = static_step(fields_FW, self.items_N, shape)
         table_ID = self.backbone.item_embedding.table()
-        summed = summed_loss(self.backbone, step, table_ID)
+        summed = summed_loss(self.backbone, step, table_ID, self.mix)
         count = step.weights_T.sum()
         loss = summed / count + self.backbone.regularization(table_ID)
         self.optimizer.zero_grad(set_to_none=True)
@@ -99,16 +104,17 @@ class StaticTraining:
         torch._amp_foreach_non_finite_check_and_unscale_(gradients, self.nonfinite, self.one)
 
 
-def summed_loss(backbone: Backbone, step: StaticStep, table_ID: Tensor) -> Tensor:
+def summed_loss(backbone: Backbone, step: StaticStep, table_ID: Tensor, mix: TargetMix | None = None) -> Tensor:
     """Cross-entropy over all items, summed over the targets that count.
 
     Args:
         backbone: gives the user vectors.
         step: the data.
         table_ID: the item table.
+        mix: see `softmax_loss`.
     """
     user_TE = torch.cat([user_vectors(backbone, rows, step.places_T, table_ID) for rows in step.inputs])
-    return softmax_loss(user_TE, backbone.output_table(table_ID), step.targets_T, step.weights_T)
+    return softmax_loss(user_TE, backbone.output_table(table_ID), step.targets_T, step.weights_T, mix)
 
 
 def user_vectors(backbone: Backbone, rows: SequenceBatch, places_T: Tensor | None, table_ID: Tensor) -> Tensor:

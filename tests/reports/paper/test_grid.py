@@ -56,6 +56,15 @@ def test_seeds_vary_first_and_settings_and_variants_are_the_groups(tmp_path: Pat
     assert "model.num_layers=3" in cells[-1].overrides
 
 
+def test_a_member_can_have_the_seed_after_the_cells(tmp_path: Path) -> None:
+    group = GROUP.replace("method: [base, ci]", "method: [ensemble], settings: ['members=[\"seed=<next seed>\"]']")
+    cells = read_grid(written(tmp_path, group + "}"))
+    assert [cell.overrides[-2:] for cell in cells] == [
+        ['members=["seed=1"]', "seed=0"],
+        ['members=["seed=2"]', "seed=1"],
+    ]
+
+
 @pytest.mark.parametrize(
     ("groups", "words"),
     [

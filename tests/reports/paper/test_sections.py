@@ -18,7 +18,6 @@ from tslrec.data.ingest import ingest
 from tslrec.pipeline.composition import compose_overrides
 from tslrec.reports import paper
 from tslrec.reports.paper import sections
-from tslrec.reports.paper.baselines import LLM_BASELINES
 from tslrec.reports.paper.cells import CellResult
 from tslrec.reports.paper.comparisons import rivals
 from tslrec.reports.paper.document import Section, TableCell, TableView
@@ -32,7 +31,7 @@ from tslrec.reports.paper.sections import (
     section_names,
     wanted_by,
 )
-from tslrec.reports.paper.seed_rows import rows_of
+from tslrec.reports.paper.seed_rows import ABLATIONS, rows_of
 from tslrec.system.errors import UserError
 
 RESULTS = CHECKOUT / "results"
@@ -318,7 +317,7 @@ def test_the_papers_own_rows_are_checked_too(cells: list[CellResult]) -> None:
 
 def test_the_sections_stand_in_the_papers_order() -> None:
     assert section_names() == (
-        "claims", "table1", "table2", "figure3", "figure4", "figure5", "ablations", "learning", "popularity",
+        "claims", "table1", "table2", "figure3", "figure4", "figure5", "ladder", "ablations", "learning", "popularity",
         "neighbours",
     )  # fmt: skip
 
@@ -358,7 +357,7 @@ def test_a_table_wants_the_cells_of_its_methods() -> None:
     grid = read_grid(RESULTS / "grid.yaml")
     ablated = wanted_by(["ablations"], grid)
     beside = [cell for cell in grid if (cell.data, cell.model, cell.preset) == ("beauty", "sasrec", "tuned")]
-    assert ablated == [cell for cell in beside if cell.method not in LLM_BASELINES]
+    assert ablated == [cell for cell in beside if cell.method in ("base", "ci", "tslrec", *ABLATIONS)]
     assert {cell.method for cell in wanted_by(["figure5"], grid)} == {"base", "ci", "tslrec"}
     assert wanted_by(["table1"], grid) == []
 

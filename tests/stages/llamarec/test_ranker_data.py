@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from support.interactions import make_interactions
 from tslrec.data.interactions import TEST, VALIDATION, Interactions
 from tslrec.llm.tiny import byte_tokenizer
+from tslrec.llm.title_tokens import encode_titles
 from tslrec.settings.rivals import LlamaRecConfig
 from tslrec.stages.llamarec.data import RankerDataModule, training_steps
 from tslrec.stages.llamarec.instances import VisitBatches, training_candidates, training_prefixes
-from tslrec.stages.llamarec.item_tokens import encode_titles
 from tslrec.stages.llamarec.model import ranker_packer
 from tslrec.stages.llamarec.prompt import PromptPieces, pieces_for
 from tslrec.stages.llamarec.retrieval import Retrieved

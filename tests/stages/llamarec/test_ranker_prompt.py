@@ -16,8 +16,8 @@ from tokenizers.processors import TemplateProcessing
 
 from tslrec.llm.prompt import encode_text
 from tslrec.llm.tiny import byte_tokenizer
+from tslrec.llm.title_tokens import encode_titles
 from tslrec.settings.rivals import LlamaRecConfig
-from tslrec.stages.llamarec.item_tokens import encode_titles
 from tslrec.stages.llamarec.prompt import PromptPieces, pieces_for
 from tslrec.stages.llamarec.wording import HEAD, LETTERS, POOL, SEPARATOR, TAIL
 from tslrec.system.errors import UserError

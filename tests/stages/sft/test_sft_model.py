@@ -158,6 +158,7 @@ def test_only_lora_projection_and_head_are_trainable() -> None:
 
 def test_projected_items_have_the_spread_of_token_embeddings() -> None:
     model = make_model(moved=False, random={"hidden_size": 256})
+    assert model.item_projection is not None
     projected = model.item_projection(model.items_ID[1:])
     tokens = next(model.llm.get_input_embeddings().parameters())
     assert float((projected.std() / tokens.std()).detach()) == pytest.approx(1, rel=0.1)

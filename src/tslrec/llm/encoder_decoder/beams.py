@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +25,20 @@ from tslrec.llm.encoder_decoder.trie import Trie
 
 View = Sequence[Tensor]
 """What the decoder reads of the sources: each layer's keys and values, `[N, 2, A, E]`."""
+
+
+class Steps(Protocol):
+    """A language model, one token of each beam at a time. Every user begins with one beam."""
+
+    def logits(self, last_UK: Tensor) -> Tensor:
+        """The scores of all tokens after each beam's last one, float32 `[U, K, V]`.
+
+        Args:
+            last_UK: each beam's last token; the first call is before any token, and gives `PADDING`.
+        """
+
+    def reorder(self, beams_UK: Tensor) -> None:
+        """Makes each new beam the continuation of the beam with this number, from 0."""
 
 
 class Beams(NamedTuple):
@@ -70,6 +84,23 @@ class BeamSearch:
         """
         steps = DecoderSteps(model, sources, self.max_tokens, view_of(model, sources) if view is None else view)
         num_users, device = len(sources.order_B), sources.tokens_N.device
+        found = self.search(steps, num_users, continuations, device)
+        place_U = torch.empty_like(sources.order_B).scatter_(0, sources.order_B, torch.arange(num_users, device=device))
+        return Beams(*(each[place_U] for each in found))
+
+    @torch.no_grad()
+    def search(self, steps: Steps, num_users: int, continuations: Continuations, device: torch.device) -> Beams:
+        """Searches with any language model.
+
+        Args:
+            steps: of the language model, at its beginning.
+            num_users: U.
+            continuations: what may follow a beam.
+            device: of the language model.
+
+        Returns:
+            The beams in the order of the users of `steps`.
+        """
         found = nothing_found(num_users, self.num_beams, self.max_tokens, device)
         tokens_UKT = torch.zeros(num_users, 1, 0, dtype=torch.long, device=device)
         last_UK = torch.full((num_users, 1), PADDING, device=device)
@@ -95,8 +126,7 @@ class BeamSearch:
             last_UK, nodes_UK = last_UC.gather(1, goes_on_UK), nodes_UC.gather(1, goes_on_UK)
             tokens_UKT = taken(grown_UCT, goes_on_UK)
             steps.reorder(beams_UC.gather(1, goes_on_UK))
-        place_U = torch.empty_like(sources.order_B).scatter_(0, sources.order_B, torch.arange(num_users, device=device))
-        return Beams(*(each[place_U] for each in found))
+        return found
 
     def may_improve(self, found_UK: Tensor, running_UK: Tensor, length: int) -> Tensor:
         """Whether a user's running beams may still change its list.

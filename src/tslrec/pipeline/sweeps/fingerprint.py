@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tslrec.config import Config
-from tslrec.pipeline.results import read_result
+from tslrec.pipeline.results import members_of, read_result
 from tslrec.pipeline.sweeps.record import Cell
-from tslrec.stages.registry import code_version, reads_titles
+from tslrec.stages.method_stages import reads_titles
+from tslrec.stages.registry import code_version, stage_names
 from tslrec.system.manifests import MANIFEST
 
 
@@ -24,10 +25,14 @@ def fingerprint(config: Config) -> str:
     """
     content: dict[str, Any] = {
         "config": asdict(config),
-        "versions": {stage: code_version(stage) for stage in ("data", *config.method.stages)},
+        # Which stages the members have is known once they are composed.
+        "versions": {
+            stage: code_version(stage)
+            for stage in ("data", *(stage_names() if config.members else config.method.stages))
+        },
         "file": size_and_time(None if config.data.path is None else Path(config.data.path)),
     }
-    if reads_titles(config):
+    if reads_titles(config) or config.members:
         from tslrec.data.titles_file import titles_path
 
         content["versions"]["titles"] = code_version("titles")
@@ -48,5 +53,7 @@ def is_finished(cell: Cell, config: Config) -> bool:
     """
     if not cell.is_done or cell.result is None or cell.fingerprint != fingerprint(config):
         return False
-    stages = [stage for result in read_result(cell.result / "result.json") for stage in result["stages"].values()]
+    results = read_result(cell.result / "result.json")
+    results += [member for result in results for member in members_of(result)]
+    stages = [stage for result in results for stage in result["stages"].values()]
     return all((Path(stage["folder"]) / MANIFEST).is_file() for stage in stages)

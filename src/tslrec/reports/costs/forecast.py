@@ -48,6 +48,7 @@ def plan_of(config: Config) -> Plan:
         UserError: if the method runs no language model, or the model's sizes or the data cannot be read.
     """
     from tslrec.data.ingest import ingest
+    from tslrec.reports.costs.item_tokens import item_length
     from tslrec.reports.costs.work import make_plan
 
     check_stages(config)
@@ -55,6 +56,7 @@ def plan_of(config: Config) -> Plan:
     if "sft" not in config.method.stages:
         raise UserError(f"plan: method={config.method.name} runs no language model; choose method=tslrec")
     interactions = ingest(config.data, Path(config.cache))
+    tokenizer = local_tokenizer(config.llm, Path(config.cache)) if config.sft.reads_titles else None
     prompt, e4srec_prompt, exact = prompt_tokens(config)
     return make_plan(
         config,
@@ -64,6 +66,7 @@ def plan_of(config: Config) -> Plan:
         e4srec_prompt,
         prompts_are_exact=exact,
         seed=stage_seed(config.seed, "sft"),
+        items=item_length(config, interactions, tokenizer),
     )
 
 

@@ -1,4 +1,4 @@
-"""Forecasts the cost of LlamaRec, P5 and POD on a data set (`tslrec plan method=llamarec|p5|pod`)."""
+"""Forecasts the cost of LlamaRec, P5 and POD on a data set (`tslrec plan method=llamarec|p5|p5_llm|pod`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tslrec.system.errors import UserError
 if TYPE_CHECKING:
     from tslrec.data.interactions import Interactions
 
-METHODS = {"ranker": ("llamarec",), "p5": ("p5", "p5_t5"), "pod": ("pod",)}
+METHODS = {"ranker": ("llamarec",), "p5": ("p5", "p5_t5"), "p5_llm": ("p5",), "pod": ("pod",)}
 """What is counted for a method with a stage of this name."""
 
 

@@ -118,6 +118,7 @@ def p5_sizes(config: Config, interactions: Interactions) -> P5Sizes:
         epochs=numbers.max_epochs,
         share=numbers.share,
         longest=numbers.max_tokens,
+        lora=numbers.lora,
     )
 
 

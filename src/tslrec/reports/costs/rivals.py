@@ -164,7 +164,7 @@ def p5_plan(config: Config, train_lengths_U: NDArray[np.int64], sizes: p5.P5Size
         epochs=sizes.epochs,
         assumptions=(
             *p5_assumptions(sizes),
-            "P5's authors run this form for two epochs on a fifth of the texts: p5.max_epochs=2 p5.share=.2",
+            "P5's authors run this form for two epochs on a fifth of the texts, as method=p5_llm does",
         ),
     )
 

@@ -33,6 +33,11 @@ def print_plan(plan: Plan, config: Config, console: Console) -> None:
         f"{plan.truncated_items:,} interactions not shown",
         highlight=False,
     )
+    if config.sft.reads_titles:
+        console.print(
+            f"Items: sft.item_input={config.sft.item_input}, {plan.items.mean:.1f} tokens each ({plan.items.known})",
+            highlight=False,
+        )
     console.print(device_line(plan, config), highlight=False)
     print_table(lengths(plan), console)
     print_table(works(plan), console)

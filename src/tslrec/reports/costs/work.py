@@ -9,6 +9,7 @@ Shapes: U users.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,22 @@ checkpointing adds one forward pass.
 
 PromptTokens = tuple[int, int]
 """Number of tokens of the instruction and of the response."""
+
+
+class ItemLength(NamedTuple):
+    """The length of an item in a prompt.
+
+    Attributes:
+        mean: its tokens, over the items.
+        known: how it is known.
+    """
+
+    mean: float
+    known: str
+
+
+ONE_TOKEN = ItemLength(1.0, "an embedding is one token")
+"""The length of an item that is its embedding."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +116,7 @@ class Plan:
         augmentation: the augmentation of the whole catalogue.
         e4srec: an epoch of E4SRec.
         e4srec_inference: E4SRec's inference for all users.
+        items: how many tokens an item takes in the SFT and the augmentation.
     """
 
     shape: Shape
@@ -117,6 +135,7 @@ class Plan:
     augmentation: dict[str, Work]
     e4srec: dict[str, Work]
     e4srec_inference: dict[str, Work]
+    items: ItemLength = ONE_TOKEN
 
 
 def make_plan(
@@ -128,6 +147,7 @@ def make_plan(
     *,
     prompts_are_exact: bool,
     seed: int,
+    items: ItemLength = ONE_TOKEN,
 ) -> Plan:
     """Counts the work of a run.
 
@@ -139,6 +159,7 @@ def make_plan(
         e4srec_prompt: see `Plan`.
         prompts_are_exact: see `Plan`.
         seed: the seed of the SFT stage, which determines the batches.
+        items: see `Plan`.
 
     Raises:
         UserError: if the sizes of the language model or the device are not known.
@@ -148,6 +169,7 @@ def make_plan(
     trained_U, _ = split_users(len(shown_U), config.sft.held_back, seed)
     lora = shape.lora_parameters(config.llm.lora.rank, config.llm.lora.targets)
     projection = (config.model["hidden_size"] + 1) * shape.hidden_size
+    reads_embeddings = config.sft.item_input != "title"
     group_head = config.preferences.num_clusters * (shape.hidden_size + 1)
     passes = TRAINING_PASSES + config.llm.gradient_checkpointing
     in_training = training_traffic(shape, placement)
@@ -167,7 +189,7 @@ def make_plan(
     rivals_adapter = shape.lora_parameters(rival.lora.rank, rival.lora.targets)
     _, instances = recent_positions(train_lengths_U, config.training.max_len)
     tested_U = np.minimum(train_lengths_U + 1, config.training.max_len)
-    catalogue = np.ones(num_items, dtype=np.int64)
+    read_U, catalogue = tokens_of(shown_U, items), tokens_of(np.ones(num_items, dtype=np.int64), items)
     augment_batch, batch = config.sft.augment_batch_size, config.sft.batch_size
     return Plan(
         shape=shape,
@@ -178,11 +200,11 @@ def make_plan(
         truncated_users=int((train_lengths_U > shown_U).sum()),
         truncated_items=int((train_lengths_U - shown_U).sum()),
         num_items=num_items,
-        trainable=lora + projection + group_head,
+        trainable=lora + reads_embeddings * projection + group_head,
         e4srec_trainable=rivals_adapter + projection + (num_items + 1) * shape.hidden_size,
         placement=placement,
         device=device,
-        sft=work(both_ways(shown_U[trained_U], prompt, batch, seed), lora, in_training, training=True),
+        sft=work(both_ways(read_U[trained_U], prompt, batch, seed), lora, in_training, training=True),
         augmentation=work(both_ways(catalogue, prompt, augment_batch, None), lora, in_augmentation, training=False),
         e4srec=work(
             both_ways(instances, e4srec_prompt, rival.batch_size, seed), rivals_adapter, in_training, training=True
@@ -193,7 +215,13 @@ def make_plan(
             in_evaluation,
             training=False,
         ),
+        items=items,
     )
+
+
+def tokens_of(shown: NDArray[np.int64], items: ItemLength) -> NDArray[np.int64]:
+    """The tokens of so many items `[N]`, to the nearest whole one."""
+    return np.rint(shown * items.mean).astype(np.int64)
 
 
 def both_ways(lengths: NDArray[np.int64], prompt: PromptTokens, batch_size: int, seed: int | None) -> dict[str, Tokens]:
@@ -203,7 +231,7 @@ def both_ways(lengths: NDArray[np.int64], prompt: PromptTokens, batch_size: int,
     example, padded to the longest of the batch.
 
     Args:
-        lengths: number of items of each example.
+        lengths: tokens of each example's items.
         prompt: tokens of the prompt around the items.
         batch_size: examples per step.
         seed: shuffles the examples into batches; None: batches follow the given order.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tslrec.evaluation.protocols import PROTOCOLS
-from tslrec.reports.paper.baselines import LLM_BASELINES
 from tslrec.reports.paper.comparisons import comparison_table, nearest, results_table
 from tslrec.reports.paper.document import Section
 from tslrec.reports.paper.sections import SectionInputs, section
@@ -16,8 +15,7 @@ def ablations(inputs: SectionInputs) -> Section:
     tables, tests = [], []
     for protocol in PROTOCOLS:
         pairs = []
-        for members in by_setting(inputs.rows):
-            rows = [row for row in members if row.method_name not in LLM_BASELINES]
+        for rows in by_setting(inputs.own_rows):
             if not any(row.method_name in ABLATIONS for row in rows):
                 continue
             first = rows[-1]

@@ -27,6 +27,9 @@ Arrays = Mapping[str, NDArray[Any]]
 BEYOND = 255
 """Ranks are stored doubled in one byte, since ties give half ranks; this value stands for every rank above 127."""
 
+DEGREES = "degrees"
+"""The array with the group of each tested user by the degree of the item to be found (`degree_groups`)."""
+
 FIELDS = ("cell", "command", "data", "model", "source_model", "preset", "method", "seed", "metrics", "config", "stages")
 """The keys that the JSON of every cell has."""
 

@@ -21,12 +21,13 @@ from tslrec.data import parquet as interactions_file
 from tslrec.data.interactions import Interactions
 from tslrec.data.statistics import table1_row
 from tslrec.evaluation.neighbours import neighbours
-from tslrec.evaluation.user_groups import item_groups, metrics_of, user_groups
+from tslrec.evaluation.user_groups import degree_groups, item_groups, metrics_of, user_groups
 from tslrec.evaluation.user_ranks import RANKS
 from tslrec.knowledge.preferences import cluster_items
 from tslrec.knowledge.single_file import knowledge_table
 from tslrec.pipeline.artifacts import Artifact
-from tslrec.reports.paper.cells import CellResult, pack_ranks, write_cell
+from tslrec.pipeline.results import members_of
+from tslrec.reports.paper.cells import DEGREES, CellResult, pack_ranks, write_cell
 from tslrec.reports.paper.grid import Cell
 from tslrec.stages.outputs import GATES, clusters, read_item_embeddings
 from tslrec.stages.registry import makers_of
@@ -75,8 +76,11 @@ def collect(cell: Cell, result: Mapping[str, Any], threads: str | None, root: Pa
     }
     if (titles := result.get("titles")) is not None:
         content["titles"] = {name: value for name, value in titles.items() if name != "folder"}
-    arrays: dict[str, NDArray[Any]] = dict(pack_ranks(ranks))
+    if members := members_of(result):
+        content["members"] = [member_content(member) for member in members]
     popularity_I = popularity(interactions)
+    targets_T = interactions.items[interactions.offsets[ranks["users"] + 1] - 1]
+    arrays: dict[str, NDArray[Any]] = {**pack_ranks(ranks), DEGREES: degree_groups(popularity_I[targets_T])}
     if (ranking := result.get("ranking")) is not None:
         content["ranking"] = ranking
     gates = last.folder / GATES
@@ -88,13 +92,27 @@ def collect(cell: Cell, result: Mapping[str, Any], threads: str | None, root: Pa
         arrays["clusters"] = clusters_I[1:].astype(np.int16)
         content["kmeans_again"] = kmeans_agreement(stages, clusters_I, result["config"]["preferences"])
     maker = next((stage.name for stage in makers_of("knowledge_IH") if stage.name in stages), None)
-    if maker is not None:
+    if maker is not None and "backbone" in stages:
         table = knowledge_table(stages[maker].folder)
         knowledge_IH = table[0 : len(table)].numpy()
         content["neighbours"] = neighbours(
             knowledge_IH, own_embeddings(stages), clusters_I, popularity_I, interactions.ids.items
         )
     return write_cell(folder, cell.name, content, arrays)
+
+
+def member_content(member: Mapping[str, Any]) -> dict[str, Any]:
+    """What a cell holds of a member of its run: which run it is, and its cost.
+
+    Args:
+        member: an entry of the members of a result.
+    """
+    kept = ("words", "method", "model", "source_model", "preset", "seed", "llm", "metrics")
+    return {
+        **{name: member[name] for name in kept},
+        "config": {name: value for name, value in member["config"].items() if name not in LOCATION_KEYS},
+        "stages": {name: facts_of(open_artifact(Path(stage["folder"]))) for name, stage in member["stages"].items()},
+    }
 
 
 def open_artifact(folder: Path) -> Artifact:
@@ -129,8 +147,10 @@ def facts_of(artifact: Artifact) -> dict[str, Any]:
 
 
 def curve(folder: Path, selection: str) -> list[float]:
-    """The validation NDCG@10 of each epoch, by the protocol that selects the weights."""
+    """The validation NDCG@10 of each epoch, by the protocol that selects the weights; none of what trains nothing."""
     name = MONITORED.format(protocol=selection)
+    if not (folder / LOG_FILE).is_file():
+        return []
     with (folder / LOG_FILE).open(encoding="utf-8", newline="") as lines:
         return [round(float(row[name]), 6) for row in csv.DictReader(lines) if row.get(name)]
 

@@ -34,7 +34,7 @@ def grouped(inputs: SectionInputs, field: str, metric: str) -> list[Chart]:
         field: the cells' field with the groups, `by_activity` or `by_popularity`.
         metric: the metric's name, such as `NDCG@10`.
     """
-    compared = [row for row in inputs.rows if row.method_name in inputs.methods]
+    compared = inputs.own_rows
     charts = []
     for rows in (group for members in by_setting(compared) for group in by_variant(members)):
         if len(rows) < 2:

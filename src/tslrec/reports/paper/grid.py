@@ -13,8 +13,17 @@ from tslrec.system.errors import UserError
 LISTS = ("data", "model", "method", "seed")
 """Keys of a group that hold lists; its cells are all combinations, the last key varying fastest."""
 
-SINGLE = ("preset", "llm", "trainer", "source_model", "variant", "settings")
+SINGLE = ("preset", "llm", "trainer", "source_model", "variant", "settings", "rung", "control")
 """Keys of a group that hold one value."""
+
+OPTIONAL = ("source_model", "variant", "settings", "rung", "control")
+"""Those that a group may leave out."""
+
+NEXT_SEED = "<next seed>"
+"""In the settings of a group: the seed after that of each cell, for members with a seed of their own."""
+
+RUNGS = ("backbones", "sums", "distillation", "codes", "text", "sft_text", "winner")
+"""The rungs of the ladder (`tslrec.reports.paper.ladder`), from the lowest to the highest."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,9 @@ class Cell:
         trainer: the trainer.
         source_model: the backbone of stage 1 if it is another than `model`.
         variant: name that tells the cell from others with the same choices but other `settings`.
-        settings: further overrides of the command line.
+        settings: further overrides of the command line; `NEXT_SEED` in them stands for the seed after the cell's.
+        rung: the rung of the ladder that it stands on, one of `RUNGS`; None: it is no part of the ladder.
+        control: whether it is there to tell what else than the rung's idea could make a gain.
     """
 
     group: str
@@ -46,6 +57,8 @@ class Cell:
     source_model: str | None = None
     variant: str | None = None
     settings: tuple[str, ...] = ()
+    rung: str | None = None
+    control: bool = False
 
     @property
     def name(self) -> str:
@@ -61,7 +74,8 @@ class Cell:
         if self.source_model is not None:
             chosen["source_model"] = self.source_model
         chosen |= {"method": self.method, "preset": self.preset, "llm": self.llm, "trainer": self.trainer}
-        return [*(f"{key}={value}" for key, value in chosen.items()), *self.settings, f"seed={self.seed}"]
+        settings = (each.replace(NEXT_SEED, str(self.seed + 1)) for each in self.settings)
+        return [*(f"{key}={value}" for key, value in chosen.items()), *settings, f"seed={self.seed}"]
 
     @property
     def command(self) -> str:
@@ -104,10 +118,14 @@ def cells_of(group: Mapping[str, Any], path: Path) -> list[Cell]:
     known = {"name", *LISTS, *SINGLE}
     if unknown := sorted(set(group) - known):
         raise UserError(f"{path}: group '{name}' has '{unknown[0]}'; a group has {', '.join(sorted(known))}")
-    needed = [each.name for each in fields(Cell) if each.name not in ("group", "source_model", "variant", "settings")]
+    needed = [each.name for each in fields(Cell) if each.name not in ("group", *OPTIONAL)]
     for key in ("name", *needed):
         if key not in group or (key in LISTS and not isinstance(group[key], list)):
             raise UserError(f"{path}: group '{name}' needs '{key}'{', a list' if key in LISTS else ''}; add it")
+    if group.get("rung", RUNGS[0]) not in RUNGS:
+        raise UserError(f"{path}: group '{name}' has the rung '{group['rung']}'; the rungs are {', '.join(RUNGS)}")
+    if group.get("control") and "rung" not in group:
+        raise UserError(f"{path}: group '{name}' is a control of no rung; add 'rung', or leave 'control' out")
     single = {key: group[key] for key in SINGLE if key in group}
     single["settings"] = tuple(single.get("settings", ()))
     return [

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from tslrec.reports.paper.cells import CellResult
 from tslrec.reports.paper.document import Chart, Section, TableCell, TableView
@@ -126,6 +127,14 @@ def anchor(name: str) -> str:
     return "cell-" + "".join(character if character.isalnum() or character in "-_" else "_" for character in name)
 
 
+def stages_of(cell: CellResult) -> list[dict[str, Any]]:
+    """The facts of all stages of a run, those of its members included, each once."""
+    runs = (*cell.content.get("members", ()), cell.content)
+    # Cells of before keys were recorded have no members, so no stage stands in two runs.
+    found = {stage.get("key", name): stage for run in runs for name, stage in run["stages"].items()}
+    return list(found.values())
+
+
 def cell_parts(cells: Sequence[CellResult]) -> Iterator[str]:
     """The list of runs: file, command, seed, cost, machine."""
     heads = ("cell and command", "seed", "wall s", "peak GiB", "threads", "torch", "commit", "made")
@@ -135,7 +144,7 @@ def cell_parts(cells: Sequence[CellResult]) -> Iterator[str]:
     yield "".join(f"<th{NUMBER if 0 < i < 5 else ''}>{head}</th>" for i, head in enumerate(heads))
     yield "</tr></thead><tbody>"
     for cell in cells:
-        content, stages = cell.content, list(cell.content["stages"].values())
+        content, stages = cell.content, stages_of(cell)
         values = (
             str(cell.seed),
             f"{sum(stage['wall_seconds'] for stage in stages):,.0f}",

@@ -19,12 +19,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tslrec.config import Config
 from tslrec.evaluation.protocols import PROTOCOLS
 from tslrec.pipeline.choices import config_folder
-from tslrec.pipeline.composition import compose_overrides
+from tslrec.pipeline.composition import Composer, composing
+from tslrec.pipeline.members import composer_of
 from tslrec.pipeline.results import setting
 from tslrec.reports.paper.cells import CellResult, read_cell
 from tslrec.reports.paper.grid import Cell
+from tslrec.stages.method_stages import reads_members
 from tslrec.system.errors import StoppedError, UserError
 
 log = logging.getLogger(__name__)
@@ -57,8 +60,10 @@ def missing_cells(cells: Sequence[Cell], folder: Path) -> list[Cell]:
 
 def changes(cell: Cell, done: CellResult) -> list[str]:
     """`KEY=VALUE, now OTHER` for each setting of a result that differs from what its command would set today."""
-    # No setting depends on the seed, and composing takes a third of a second.
-    now = setting_of(tuple(text for text in cell.overrides if not text.startswith("seed=")), cell.method)
+    # No setting but a member's seed depends on the seed, and composing takes a third of a second.
+    with_members = any(text.startswith("members=") for text in cell.overrides)
+    kept = tuple(text for text in cell.overrides if with_members or not text.startswith("seed="))
+    now = setting_of(kept, cell.method)
     then = setting(done.content)
     keys = dict.fromkeys([*then, *now])
     return [f"{key}={then.get(key)}, now {now.get(key)}" for key in keys if then.get(key) != now.get(key)]
@@ -67,8 +72,16 @@ def changes(cell: Cell, done: CellResult) -> list[str]:
 @cache
 def setting_of(overrides: tuple[str, ...], method: str) -> dict[str, Any]:
     """The settings of a command line today, in the form in which results record them."""
-    config = json.loads(json.dumps(asdict(compose_overrides(overrides))))
-    return setting({"config": config, "method": method})
+    with composing():
+        composer = Composer(overrides)
+        config = composer.config()
+        members = [composer_of(words, composer).config() for words in config.members] if reads_members(config) else []
+    return setting({**settled(config), "method": method, "members": [settled(each) for each in members]})
+
+
+def settled(config: Config) -> dict[str, Any]:
+    """A configuration as results record it, with what `setting` reads beside it."""
+    return {"config": json.loads(json.dumps(asdict(config))), "method": config.method.name, "seed": config.seed}
 
 
 class Runner:

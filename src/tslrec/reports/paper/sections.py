@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from tslrec.reports.paper.published import PublishedResults
     from tslrec.reports.paper.seed_rows import Row
 
+GROUND = "sasrec"
+"""The backbone whose Base all rows of the ladder are compared with, whatever their own backbone is."""
+
 TITLED_DATA = "ml1m"
 """The data set whose item titles a titles file gives."""
 
@@ -55,6 +58,11 @@ class SectionInputs:
         from tslrec.reports.paper.seed_rows import rows_of
 
         return rows_of(self.cells)
+
+    @property
+    def own_rows(self) -> list[Row]:
+        """The rows of the methods that the section declared."""
+        return [row for row in self.rows if row.method_name in self.methods]
 
     @cached_property
     def published(self) -> PublishedResults:
@@ -95,19 +103,31 @@ class DeclaredSection:
         methods: the methods whose cells the section needs; empty: it shows whatever cells exist.
         beside: if not empty, cells are needed only for a data set, backbone and preset for which the grid also has one
             of these methods.
+        rungs: whether it needs the cells on a rung of the ladder, whatever their methods, and the tuned Base of their
+            backbones and of the backbone that all are compared with.
     """
 
     name: str
     make: Callable[[SectionInputs], Section]
     methods: tuple[str, ...]
     beside: tuple[str, ...]
+    rungs: bool = False
 
     def needs(self, cell: Cell, grid: Sequence[Cell]) -> bool:
         """Whether the section needs a cell of a grid."""
+        if self.rungs:
+            return cell.rung is not None or is_ground(cell, grid)
         if cell.method not in self.methods:
             return False
         alike = (other for other in grid if (other.data, other.model, other.preset) == setting_of(cell))
         return not self.beside or any(other.method in self.beside for other in alike)
+
+
+def is_ground(cell: Cell, grid: Sequence[Cell]) -> bool:
+    """Whether a cell is the plain Base that cells of the ladder are compared with."""
+    plain = cell.method == "base" and cell.variant is None
+    return plain and any(other.rung is not None and (other.data, other.preset) == (cell.data, cell.preset)
+                         and cell.model in (other.model, GROUND) for other in grid)  # fmt: skip
 
 
 def setting_of(cell: Cell) -> tuple[str, str, str]:
@@ -119,7 +139,7 @@ DECLARED: dict[str, DeclaredSection] = {}
 
 
 def section(
-    name: str, *, place: int, methods: Sequence[str] = (), beside: Sequence[str] = ()
+    name: str, *, place: int, methods: Sequence[str] = (), beside: Sequence[str] = (), rungs: bool = False
 ) -> Callable[[Callable[[SectionInputs], Section]], Callable[[SectionInputs], Section]]:
     """Declares the decorated function as a section; `name` and `place` must be literals.
 
@@ -128,6 +148,7 @@ def section(
         place: sorts the sections, lower first.
         methods: see `DeclaredSection`.
         beside: see `DeclaredSection`.
+        rungs: see `DeclaredSection`.
 
     Raises:
         ValueError: if two functions declare the same name.
@@ -136,7 +157,7 @@ def section(
     def declare(make: Callable[[SectionInputs], Section]) -> Callable[[SectionInputs], Section]:
         if name in DECLARED:
             raise ValueError(f"section '{name}': declared by {DECLARED[name].make.__module__} and {make.__module__}")
-        DECLARED[name] = DeclaredSection(name, make, tuple(methods), tuple(beside))
+        DECLARED[name] = DeclaredSection(name, make, tuple(methods), tuple(beside), rungs)
         return make
 
     return declare

@@ -19,10 +19,13 @@ from tslrec.pipeline.choices import choice_place, choice_title, placed
 from tslrec.pipeline.identity import identity
 from tslrec.reports.paper.cells import CellResult
 from tslrec.reports.paper.document import Point, TableCell, digits
-from tslrec.stages.registry import generates_lists
+from tslrec.stages.registry import generates_lists, trains_backbone
 
 ABLATIONS = tuple(name for name in placed("method") if name.startswith("ablation_"))
 """The methods that are ablations of TSLRec: those of `configs/method` whose name starts with `ablation_`."""
+
+NO_BACKBONE = "–"
+"""What stands for the backbone of a method that trains none."""
 
 MAIN_PRESET = "tuned"
 """The preset that titles do not mention, and that comes first."""
@@ -96,9 +99,9 @@ class Row:
 
     @property
     def backbone_title(self) -> str:
-        """The backbone's title, followed by that of the source model if it is another; a dash where there is none."""
-        if "backbone" not in self.cells[0].content["stages"]:
-            return "–"
+        """The backbone's title, followed by that of the source model if it is another; a dash where none is trained."""
+        if not trains_backbone(self.cells[0].content["stages"]):
+            return NO_BACKBONE
         own = choice_title("model", self.model_name)
         if self.model_name == self.source_name:
             return own

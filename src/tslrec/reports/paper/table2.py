@@ -11,14 +11,14 @@ from tslrec.reports.paper.comparisons import check, comparison_table, results_ta
 from tslrec.reports.paper.document import Section, TableCell, TableView, digits
 from tslrec.reports.paper.published import PAPER, PRINTED, PublishedResults
 from tslrec.reports.paper.sections import SectionInputs, section
-from tslrec.reports.paper.seed_rows import ABLATIONS, MAIN_PRESET
+from tslrec.reports.paper.seed_rows import MAIN_PRESET
 
 
 @section("table2", place=30, methods=("base", "ci", "tslrec", "e4srec", "llamarec", "p5", "pod"))
 def table2(inputs: SectionInputs) -> Section:
     """A table of metrics per ranking protocol, preset and data set, and the tests of TSLRec against its rivals."""
     paper = inputs.published
-    rows = [row for row in inputs.rows if row.method_name not in ABLATIONS]
+    rows = inputs.own_rows
     tables, tests = [], []
     for protocol in PROTOCOLS:
         for preset in dict.fromkeys(row.preset for row in rows):

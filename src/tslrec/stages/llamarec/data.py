@@ -20,9 +20,9 @@ from tslrec.data.datamodule import evaluation_batches, seen_items
 from tslrec.data.interactions import TEST, VALIDATION, Interactions
 from tslrec.evaluation.protocols import PROTOCOLS
 from tslrec.llm.prompt_packing import PackedPrompts, PromptPacker
+from tslrec.llm.title_tokens import ItemTokens
 from tslrec.settings.rivals import LlamaRecConfig
 from tslrec.stages.llamarec.instances import CANDIDATE_STREAM, VisitBatches, training_candidates, training_prefixes
-from tslrec.stages.llamarec.item_tokens import ItemTokens
 from tslrec.stages.llamarec.prompt import PromptPieces
 from tslrec.stages.llamarec.retrieval import Retrieved
 from tslrec.system.errors import UserError

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tslrec.llm.prompt import encode_text
+from tslrec.llm.continuations import continuations
+from tslrec.llm.prompt import encode_text, start_tokens
+from tslrec.llm.title_tokens import ItemTokens
 from tslrec.settings.rivals import LlamaRecConfig
-from tslrec.stages.llamarec.continuations import continuations
-from tslrec.stages.llamarec.item_tokens import ItemTokens
 from tslrec.stages.llamarec.wording import HEAD, LETTERS, POOL, SEPARATOR, TAIL
 from tslrec.system.errors import UserError
 
@@ -112,7 +112,7 @@ def pieces_for(tokenizer: PreTrainedTokenizerBase, numbers: LlamaRecConfig) -> P
 
     letters = LETTERS[: numbers.candidates]
     return PromptPieces(
-        start=as_array(start_tokens(tokenizer)),
+        start=as_array(start_tokens(tokenizer, HEAD)),
         head=as_array(encode_text(tokenizer, HEAD)),
         numbers=tuple(piece(f" ({number})") for number in range(1, numbers.history + 1)),
         separator=piece(SEPARATOR),
@@ -145,13 +145,6 @@ def letter_tokens(tokenizer: PreTrainedTokenizerBase, letters: str) -> NDArray[n
             )
         found.append(tokens[-1])
     return as_array(found)
-
-
-def start_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens that the tokenizer puts before every text: BOS, or none."""
-    tokens = list(tokenizer(HEAD).input_ids)
-    begins = tokenizer.bos_token_id is not None and tokens[:1] == [tokenizer.bos_token_id]
-    return tokens[:1] if begins else []
 
 
 def as_array(tokens: Sequence[int]) -> NDArray[np.int64]:

@@ -14,10 +14,10 @@ from tslrec.data.item_titles import read_item_titles
 from tslrec.llm.adapter import load_adapted
 from tslrec.llm.loading import load
 from tslrec.llm.text import TextLLM
+from tslrec.llm.title_tokens import encode_titles
 from tslrec.llm.token_head import load_token_head
 from tslrec.llm.weights_source import resolve
 from tslrec.stages.fusion_inputs import Sources
-from tslrec.stages.llamarec.item_tokens import encode_titles
 from tslrec.stages.llamarec.model import ranker_packer
 from tslrec.stages.llamarec.prompt import pieces_for
 from tslrec.stages.restored import Reranker, Restored, restore_backbone

@@ -25,11 +25,12 @@ from tslrec.evaluation.metrics import needs_lists, parse_metric
 from tslrec.evaluation.user_ranks import save_ranks
 from tslrec.llm.adapter import save_trained
 from tslrec.llm.loading import load_tokenizer
+from tslrec.llm.text import TextLLM
+from tslrec.llm.title_tokens import encode_titles
 from tslrec.llm.weights_source import resolve
 from tslrec.stages.context import StageContext
 from tslrec.stages.fusion_inputs import Sources
 from tslrec.stages.llamarec.data import RankerDataModule
-from tslrec.stages.llamarec.item_tokens import encode_titles
 from tslrec.stages.llamarec.model import new_ranker, ranker_packer
 from tslrec.stages.llamarec.module import RankerModule
 from tslrec.stages.llamarec.prompt import pieces_for
@@ -68,8 +69,15 @@ def run(context: StageContext) -> dict[str, Any]:
         seed=context.seed,
         tests_lists=bool(of_lists),
     )
+    drawn = torch.get_rng_state()
+
+    def make_model() -> TextLLM:
+        # The retriever drew random numbers, and DDP then seeds anew: the first weights are those of one process.
+        torch.set_rng_state(drawn)
+        return new_ranker(config.llm, numbers.lora, source, pieces)
+
     module = RankerModule(
-        lambda: new_ranker(config.llm, numbers.lora, source, pieces),
+        make_model,
         torch.from_numpy(pieces.answer.letters_C),
         num_steps=data.num_steps,
         learning_rate=numbers.learning_rate,

@@ -38,6 +38,7 @@ class TextBatch(NamedTuple):
         counted: False on a rank without texts of its own: it runs a duplicate, because every rank must take part in
             the step, and the result is discarded.
         num_texts: texts of the step, over all processes.
+        num_labels: tokens of their outputs.
     """
 
     input_ids_BS: Tensor
@@ -47,6 +48,7 @@ class TextBatch(NamedTuple):
     label_lengths_B: Tensor
     counted: bool
     num_texts: int
+    num_labels: int
 
     @property
     def tokens(self) -> list[NDArray[np.int64]]:
@@ -162,7 +164,8 @@ class TextDataModule(lightning.LightningDataModule):
         )
         labels = self.writer.labels(items[ends_B])
         labels_BT, label_lengths_B = torch.from_numpy(labels.ids_BS), torch.from_numpy(labels.lengths_B)
-        return TextBatch(*tensors(inputs), labels_BT, label_lengths_B, counted, len(texts_B))
+        of_all = int(self.writer.label_lengths(items[self.prefixes.ends[turns(texts_B).prefixes_B]]).sum())
+        return TextBatch(*tensors(inputs), labels_BT, label_lengths_B, counted, len(texts_B), of_all)
 
     def evaluation(
         self, held_out: int, template: str = SEEN, users: NDArray[np.int64] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tslrec.llm.prompt import encode_text
@@ -22,13 +23,15 @@ class ContinuedPieces:
 
     Args:
         tokenizer: the language model's, with the tokens of the item index.
+        rows: the row of the language model's table for each token that the tokenizer numbers otherwise.
 
     Raises:
         UserError: if the tokens of two words depend on each other.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, rows: Mapping[int, int] | None = None) -> None:
         self.tokenizer = tokenizer
+        self.rows = rows or {}
         begin = tokenizer.bos_token_id
         adds_it = begin is not None and list(tokenizer("item").input_ids)[:1] == [begin]
         self.begin: list[int] = [begin] if adds_it else []
@@ -43,9 +46,13 @@ class ContinuedPieces:
 
     def encode(self, text: str, *, first: bool) -> tuple[list[int], list[bool]]:
         """See `PieceEncoder`."""
-        ids = [*self.begin, *encode_text(self.tokenizer, text)] if first else self.after(self.space, text)
+        ids = [*self.begin, *self.ids(text)] if first else self.after(self.space, text)
         return ids, [False] * len(ids)
 
     def after(self, space: str, text: str) -> list[int]:
         """The ids of words that follow others."""
-        return encode_text(self.tokenizer, space + text)
+        return self.ids(space + text)
+
+    def ids(self, text: str) -> list[int]:
+        """The ids of a text, without begin and end tokens."""
+        return [self.rows.get(number, number) for number in encode_text(self.tokenizer, text)]

@@ -15,10 +15,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning
 from safetensors.torch import save_file
 
-from tslrec.evaluation.user_ranks import UserRanks, save_ranks
+from tslrec.evaluation.user_ranks import save_ranks
 from tslrec.llm.encoder_decoder.trie import build_trie
 from tslrec.stages.context import StageContext
 from tslrec.stages.item_index.codes import read_item_index
@@ -27,6 +26,7 @@ from tslrec.stages.p5.data import TextDataModule
 from tslrec.stages.p5.model import check_words, new_model, vocabulary_of, writer_of
 from tslrec.stages.p5.module import P5Module
 from tslrec.stages.p5.packed import PackedDataModule
+from tslrec.stages.p5.unseen import ask_unseen
 from tslrec.stages.recommender import counts_for
 from tslrec.training.best_weights import selection_callbacks
 from tslrec.training.resuming import fit
@@ -70,7 +70,7 @@ def run(context: StageContext) -> dict[str, Any]:
     best.restore(module)
     tested = trainer.test(module, data, verbose=False)[0]
     ranks = module.test_ranks.gather(interactions.num_users, module.device)
-    unseen = ask_unseen(trainer, module, data)
+    unseen = ask_unseen(trainer, module, data.unseen_dataloader())
     if trainer.is_global_zero:
         save_ranks(ranks, context.folder)
         save_file(
@@ -87,23 +87,3 @@ def run(context: StageContext) -> dict[str, Any]:
         "trainable_parameters": sum(parameter.numel() for parameter in module.model.parameters()),
         "vocabulary": len(vocabulary),
     }
-
-
-def ask_unseen(trainer: lightning.Trainer, module: P5Module, data: PackedDataModule) -> dict[str, float]:
-    """The test by the unseen template.
-
-    Args:
-        trainer: of the training.
-        module: with the best weights. Its ranks are those of this test afterwards.
-        data: the texts.
-
-    Returns:
-        The test's metrics, named `unseen/…`.
-    """
-    # The logs and the tracker hold one test, by the seen template.
-    loggers, trainer.loggers = trainer.loggers, []
-    module.test_ranks = UserRanks()
-    tested = trainer.test(module, dataloaders=data.unseen_dataloader(), verbose=False)[0]
-    trainer.loggers = loggers
-    found = {name.removeprefix("test/"): value for name, value in tested.items()}
-    return {f"unseen/{name}": value for name, value in found.items() if name != "list_length"}

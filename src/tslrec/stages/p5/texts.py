@@ -149,6 +149,12 @@ class TextWriter:
         """Writes the outputs that name items."""
         return self.outputs.texts(items_B.astype(np.int64), np.ones(len(items_B), dtype=np.int64))
 
+    def label_lengths(self, items_B: NDArray[np.integer]) -> NDArray[np.int64]:
+        """The number of tokens of the outputs that name items, their ending included, int64 `[B]`."""
+        offsets = self.outputs.offsets
+        lengths_B: NDArray[np.int64] = offsets[items_B + 1] - offsets[items_B] + len(self.outputs.ending)
+        return lengths_B
+
     def output_codes(self) -> list[tuple[int, ...]]:
         """The token ids of each item's output with its ending, by item number, for a trie; those of item 0 are none."""
         return [(), *self.outputs.codes()[1:]]

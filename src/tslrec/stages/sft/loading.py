@@ -6,10 +6,12 @@ Shapes: I items (row 0 is padding), D hidden size of the backbone.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from tslrec.llm.adapter import load_adapted
+from tslrec.llm.item_input import EMBEDDINGS, ItemInput
 from tslrec.llm.loading import load, load_to_train, load_tokenizer
 from tslrec.llm.packing import Packer
 from tslrec.llm.prompted import add_lora, packer_of
@@ -17,10 +19,20 @@ from tslrec.llm.weights_source import ResolvedSource
 from tslrec.settings.language_models import LLMConfig
 from tslrec.stages.sft.model import PreferenceLLM
 from tslrec.stages.sft.prompt import encode_prompt
+from tslrec.system.errors import UserError
 from tslrec.training.deepspeed_zero import gathered
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def new_model(llm: LLMConfig, source: ResolvedSource, item_embeddings_ID: Tensor, num_clusters: int) -> PreferenceLLM:
+
+def new_model(
+    llm: LLMConfig,
+    source: ResolvedSource,
+    item_embeddings_ID: Tensor,
+    num_clusters: int,
+    items: ItemInput = EMBEDDINGS,
+) -> PreferenceLLM:
     """Builds a preference model before training; its language model equals the base model, because LoRA starts at zero.
 
     Args:
@@ -28,11 +40,13 @@ def new_model(llm: LLMConfig, source: ResolvedSource, item_embeddings_ID: Tensor
         source: its weights.
         item_embeddings_ID: the backbone's item embeddings, `[I + 1, D]`.
         num_clusters: K.
+        items: what of an item it reads.
 
     Raises:
-        UserError: if the weights cannot be loaded.
+        UserError: if the weights cannot be loaded, or the tokenizer is of another model.
     """
     base, tokenizer = load_to_train(llm, source)
+    refuse_unknown_words(items, base)
     with gathered(base.get_input_embeddings().parameters()):
         return PreferenceLLM(
             add_lora(base, llm.lora),
@@ -40,21 +54,32 @@ def new_model(llm: LLMConfig, source: ResolvedSource, item_embeddings_ID: Tensor
             item_embeddings_ID,
             num_clusters,
             shared_prefix=llm.shared_prefix,
+            items=items,
         )
 
 
-def preference_packer(llm: LLMConfig, source: ResolvedSource, num_clusters: int) -> Packer:
+def preference_packer(
+    llm: LLMConfig, source: ResolvedSource, num_clusters: int, items: ItemInput = EMBEDDINGS
+) -> Packer:
     """The packer of the preference model, for a data module that is built before the model.
 
     Args:
         llm: the configured language model.
         source: its weights, of which only the tokenizer is loaded.
         num_clusters: K, which is part of the prompt.
+        items: what of an item it reads.
     """
-    return packer_of(encode_prompt(load_tokenizer(source), num_clusters), shared_prefix=llm.shared_prefix)
+    prompt = encode_prompt(load_tokenizer(source), num_clusters)
+    return packer_of(prompt, shared_prefix=llm.shared_prefix, items=items)
 
 
-def load_trained(folder: Path, llm: LLMConfig, source: ResolvedSource, item_embeddings_ID: Tensor) -> PreferenceLLM:
+def load_trained(
+    folder: Path,
+    llm: LLMConfig,
+    source: ResolvedSource,
+    item_embeddings_ID: Tensor,
+    items: ItemInput = EMBEDDINGS,
+) -> PreferenceLLM:
     """Loads the preference model that `save_trained` wrote, frozen and in evaluation mode.
 
     Args:
@@ -62,12 +87,14 @@ def load_trained(folder: Path, llm: LLMConfig, source: ResolvedSource, item_embe
         llm: the configured language model; its LoRA is not read.
         source: its weights.
         item_embeddings_ID: item embeddings, `[I + 1, D]`.
+        items: what of an item it reads, as in the training.
 
     Raises:
         ValueError: if the adapter does not fit the language model.
-        UserError: if the weights cannot be loaded.
+        UserError: if the weights cannot be loaded, or the tokenizer is of another model.
     """
     base, tokenizer = load(source, dtype=llm.dtype, weight_bits=llm.weight_bits)
+    refuse_unknown_words(items, base)
     adapted, heads = load_adapted(base, folder)
     num_clusters = heads["group_head.bias"].shape[0]
     model = PreferenceLLM(
@@ -76,7 +103,24 @@ def load_trained(folder: Path, llm: LLMConfig, source: ResolvedSource, item_embe
         item_embeddings_ID,
         num_clusters,
         shared_prefix=llm.shared_prefix,
+        items=items,
     )
     for layer, module in (("item_projection", model.item_projection), ("group_head", model.group_head)):
-        module.load_state_dict({name: heads[f"{layer}.{name}"] for name in ("weight", "bias")})
+        if module is not None:
+            module.load_state_dict({name: heads[f"{layer}.{name}"] for name in ("weight", "bias")})
     return model.requires_grad_(False).eval()
+
+
+def refuse_unknown_words(items: ItemInput, base: PreTrainedModel) -> None:
+    """Refuses titles with tokens that the language model has no embeddings of.
+
+    Raises:
+        UserError: naming the token.
+    """
+    known = cast(nn.Embedding, base.get_input_embeddings()).num_embeddings
+    largest = max((int(title.max()) for title in items.titles or () if len(title)), default=0)
+    if largest >= known:
+        raise UserError(
+            f"llm: its tokenizer gives token {largest} in a title, the model has {known}; give the model's own "
+            "tokenizer"
+        )

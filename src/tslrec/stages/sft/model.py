@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tslrec.llm.item_input import EMBEDDINGS, ItemInput
 from tslrec.llm.packing import PackedExamples
 from tslrec.llm.prompt import Prompt
 from tslrec.llm.prompted import KeysAndValues, PromptedLLM
@@ -44,6 +45,7 @@ class PreferenceLLM(PromptedLLM):
         item_embeddings_ID: see `PromptedLLM`.
         num_clusters: K.
         shared_prefix: see `PromptedLLM`.
+        items: see `PromptedLLM`.
 
     Attributes:
         group_head: linear layer from the standardised h^u to the logits.
@@ -62,8 +64,9 @@ class PreferenceLLM(PromptedLLM):
         num_clusters: int,
         *,
         shared_prefix: bool = True,
+        items: ItemInput = EMBEDDINGS,
     ) -> None:
-        super().__init__(adapted, prompt, item_embeddings_ID, shared_prefix=shared_prefix)
+        super().__init__(adapted, prompt, item_embeddings_ID, shared_prefix=shared_prefix, items=items)
         self.group_head = Float32Linear(self.knowledge_size, num_clusters)
         # With PyTorch's default initialisation the softmax can start saturated, where the squared error has almost no
         # gradient.

@@ -17,6 +17,7 @@ from tslrec.llm.weights_source import resolve
 from tslrec.stages.context import StageContext
 from tslrec.stages.outputs import CALIBRATION, PREFERENCES, read_item_embeddings
 from tslrec.stages.sft.data import PreferenceDataModule
+from tslrec.stages.sft.items import items_of
 from tslrec.stages.sft.loading import new_model, preference_packer
 from tslrec.stages.sft.module import BestFit, PreferenceSFTModule
 from tslrec.system.files import write_json
@@ -33,7 +34,7 @@ def run(context: StageContext) -> dict[str, Any]:
     """Trains the language model and writes `adapter/` (PEFT's own format), `heads.safetensors`, `calibration.json`.
 
     Args:
-        context: needs the results of `backbone` and `preferences`.
+        context: needs the results of `backbone` and `preferences`, and `titles` where `sft.item_input` reads them.
 
     Returns:
         `loss_mean` and `loss_final` (Eq. 3 per user, over the whole training and over its last third); over that last
@@ -51,10 +52,11 @@ def run(context: StageContext) -> dict[str, Any]:
     targets_UK = preferences["preferences"]
     num_clusters = targets_UK.shape[1]
     source = resolve(config.llm, Path(config.cache))
+    items = items_of(context, source)
     data = PreferenceDataModule(
         context.interactions,
         targets_UK,
-        preference_packer(config.llm, source, num_clusters),
+        preference_packer(config.llm, source, num_clusters, items),
         max_len=config.training.max_len,
         batch_size=sft.batch_size,
         seed=context.seed,
@@ -63,7 +65,7 @@ def run(context: StageContext) -> dict[str, Any]:
         steps_per_epoch=sft.steps_per_epoch,
     )
     module = PreferenceSFTModule(
-        lambda: new_model(config.llm, source, item_embeddings_ID, num_clusters),
+        lambda: new_model(config.llm, source, item_embeddings_ID, num_clusters, items),
         torch.from_numpy(targets_UK[data.trained].mean(axis=0)),
         data.sample(CALIBRATION_USERS),
         num_steps=len(data.batches) * sft.max_epochs,

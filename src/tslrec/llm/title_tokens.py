@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tslrec.stages.llamarec.continuations import continuations
+from tslrec.llm.continuations import continuations
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
