@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,8 @@ from tslrec.knowledge.shard_files import PLAN, ROWS
 from tslrec.knowledge.store import KNOWLEDGE
 from tslrec.system.errors import UserError
 from tslrec.system.files import write_json
-from tslrec.system.manifests import POLL_SECONDS
 from tslrec.system.row_tables import FileTable
-from tslrec.system.shares import CLAIMS, Shares
+from tslrec.system.shares import CLAIMS, Shares, awaited
 
 
 class RowShards(Shares):
@@ -87,11 +85,8 @@ class RowShards(Shares):
         Returns:
             The shards; None if the table was finished first.
         """
-        while (plan := read_plan(folder)) is None:
-            if not unfinished():
-                return None
-            time.sleep(POLL_SECONDS)
-        return cls(folder, plan)
+        plan = awaited(lambda: read_plan(folder), unfinished)
+        return None if plan is None else cls(folder, plan)
 
     def items(self, number: int) -> range:
         """The items of a shard, from 1."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +24,7 @@ from tslrec.knowledge.shard_files import PLAN, ROWS
 from tslrec.llm.item_scaling import Scaling
 from tslrec.system.errors import UserError
 from tslrec.system.files import write_json
-from tslrec.system.manifests import POLL_SECONDS
-from tslrec.system.shares import CLAIMS, Shares
+from tslrec.system.shares import CLAIMS, Shares, awaited
 
 
 @dataclass(frozen=True)
@@ -132,11 +130,8 @@ class Shards(Shares):
         Returns:
             The shards; None if the store was finished first.
         """
-        while (plan := read_plan(folder)) is None:
-            if not unfinished():
-                return None
-            time.sleep(POLL_SECONDS)
-        return cls(folder, plan)
+        plan = awaited(lambda: read_plan(folder), unfinished)
+        return None if plan is None else cls(folder, plan)
 
     def work(
         self,

@@ -149,11 +149,9 @@ def begin_or_resume(folder: Path, plan: Plan, meter: Meter) -> tuple[Shards, int
         UserError: if the earlier run made its shards from something else.
     """
     shards = Shards.begin_or_resume(folder, plan)
-    manifests = [shards.manifest(number) for number in range(shards.plan.num_shards) if shards.path(number).is_dir()]
-    if manifests:
-        meter.continue_from(max(manifests, key=lambda manifest: manifest["wall_seconds"]))
-        log.info(f"augment: resumes after {len(manifests):,} of {shards.plan.num_shards:,} shards")
-    return shards, len(manifests)
+    if found := shards.continue_meter(meter):
+        log.info(f"augment: resumes after {found:,} of {shards.plan.num_shards:,} shards")
+    return shards, found
 
 
 def finished_shards(shards: Shards) -> list[tuple[Path, Shard]]:

@@ -121,9 +121,7 @@ def computed_in_shards(
     shards.folder.mkdir(parents=True, exist_ok=True)
     (shards.folder / CLAIMS).touch()
     shards.remove_damaged()
-    found = [shards.manifest(number) for number in range(len(spans)) if number not in shards.missing]
-    if found:
-        context.meter.continue_from(max(found, key=lambda manifest: manifest["wall_seconds"]))
+    shards.continue_meter(context.meter)
     columns = (TextColumn("soft_targets · targets"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, transient=True) as progress:
         task = progress.add_task("", total=len(prefixes))

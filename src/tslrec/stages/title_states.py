@@ -107,12 +107,9 @@ def begin_or_resume(context: StageContext, source: ResolvedSource, texts: list[s
     shards = RowShards.begin_or_resume(
         context.checkpoints.folder, origin, num_rows=num_items, shard_size=numbers.shard_size
     )
-    missing = set(shards.missing)
-    manifests = [shards.manifest(number) for number in range(shards.num_shards) if number not in missing]
-    if manifests:
-        context.meter.continue_from(max(manifests, key=lambda manifest: manifest["wall_seconds"]))
-        log.info(f"title_states: resumes after {len(manifests):,} of {shards.num_shards:,} shards")
-    return shards, len(manifests)
+    if found := shards.continue_meter(context.meter):
+        log.info(f"title_states: resumes after {found:,} of {shards.num_shards:,} shards")
+    return shards, found
 
 
 def new_model(llm: LLMConfig, source: ResolvedSource) -> TitleLLM:

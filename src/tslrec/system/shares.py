@@ -15,11 +15,12 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from tslrec.system import manifests
 from tslrec.system.errors import UserError
 from tslrec.system.manifests import POLL_SECONDS, read_manifest, verify
+from tslrec.system.meter import Meter
 from tslrec.system.shard_locks import ShardLocks
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,26 @@ SHARD = "shard-"
 
 Produce = Callable[[int, Path], Mapping[str, Any]]
 """Computes the shard of a number, writes its files into an empty folder, and returns the manifest's further entries."""
+
+
+Plan = TypeVar("Plan")
+
+
+def awaited(read: Callable[[], Plan | None], unfinished: Callable[[], bool]) -> Plan | None:
+    """Waits for the plan that rank 0 writes before the first shard. For all other ranks.
+
+    Args:
+        read: the plan; None if it was not written yet.
+        unfinished: whether the result is still unfinished.
+
+    Returns:
+        The plan; None if the result was finished first.
+    """
+    while (plan := read()) is None:
+        if not unfinished():
+            return None
+        time.sleep(POLL_SECONDS)
+    return plan
 
 
 class Shares:
@@ -73,6 +94,18 @@ class Shares:
             UserError: if it is missing or unreadable.
         """
         return read_manifest(self.path(number))
+
+    def continue_meter(self, meter: Meter) -> int:
+        """Lets the meter of a stage that resumes go on from where the last of its finished shards left it.
+
+        Returns:
+            The number of finished shards.
+        """
+        missing = set(self.missing)
+        manifests = [self.manifest(number) for number in range(self.num_shards) if number not in missing]
+        if manifests:
+            meter.continue_from(max(manifests, key=lambda manifest: manifest["wall_seconds"]))
+        return len(manifests)
 
     def remove_damaged(self) -> None:
         """Deletes damaged shards, so that they are computed again. Only rank 0 may call it.
