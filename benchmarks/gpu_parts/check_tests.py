@@ -19,6 +19,7 @@ FILES = (
     "tests/evaluation/test_best_items.py",
     "tests/training/test_losses.py",
     "tests/training/test_sampled_softmax.py",
+    "tests/training/test_target_mix.py",
     "tests/stages/sft/test_sft_model.py",
 )
 """What holds tests with the fixture `device`."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,25 @@ STEP, STARTED, RUNNING = "step", "started", "running"
 """A line of JSON with the key `step` tells how far a step is; its `ended` is one of the last two, or an end."""
 
 
+@dataclass(frozen=True)
+class Budgets:
+    """How long steps may take.
+
+    Attributes:
+        until: when the whole run must have ended, in seconds since 1970; None: steps may take what they need, as in a
+            rehearsal on a CPU.
+        slack: multiplies the budget of each step, for a card or a processor that others use, too.
+    """
+
+    until: float | None
+    slack: float = 1.0
+
+    def allowed(self, step: Step) -> float:
+        """Seconds that a step may take."""
+        left = math.inf if self.until is None else max(0.0, self.until - time.time())
+        return left if step.rest else min(step.seconds * self.slack, left)
+
+
 def follow(
     command: Sequence[str],
     environment: Mapping[str, str],
@@ -25,7 +47,7 @@ def follow(
     part: str,
     steps: Sequence[Step],
     record: Record,
-    until: float | None,
+    budgets: Budgets,
 ) -> list[str]:
     """Runs a command that runs steps, until all of them have ended, it dies, or one is out of time.
 
@@ -36,7 +58,7 @@ def follow(
         part: the name of the part.
         steps: what it runs, in order.
         record: where figures go.
-        until: when the whole run must have ended, in seconds since 1970; None: budgets do not hold, as in a rehearsal.
+        budgets: of the steps.
 
     Returns:
         The names of the steps that have ended in any way; at least one.
@@ -45,7 +67,7 @@ def follow(
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=errors, text=True, env=dict(environment), start_new_session=True
         )
-        progress = Progress(part, process, {step.name: step for step in steps}, record, until)
+        progress = Progress(part, process, {step.name: step for step in steps}, record, budgets)
         try:
             progress.read()
         finally:
@@ -70,7 +92,7 @@ class Progress:
         process: with a pipe as its output.
         steps: what it runs, by name, in order.
         record: see `follow`.
-        until: see `follow`.
+        budgets: see `follow`.
 
     Attributes:
         ended: the names of the steps that have ended.
@@ -82,13 +104,13 @@ class Progress:
         process: subprocess.Popen[str],
         steps: dict[str, Step],
         record: Record,
-        until: float | None,
+        budgets: Budgets,
     ) -> None:
         self.part = part
         self.process = process
         self.steps = steps
         self.record = record
-        self.until = until
+        self.budgets = budgets
         self.ended: list[str] = []
         self.running: str | None = None
         self.facts: dict[str, Any] = {}
@@ -123,8 +145,8 @@ class Progress:
                 print(f"    {message['ended']}: {message['why']}", flush=True)
 
     def start_timer(self, step: Step) -> None:
-        if self.until is not None:
-            seconds = step.allowed(self.until)
+        if self.budgets.until is not None:
+            seconds = self.budgets.allowed(step)
             self.timer = threading.Timer(seconds, self.expire, [seconds])
             self.timer.start()
 

@@ -470,6 +470,7 @@ def zero3_offload(bench: Bench) -> None:
         str(script),
         str(bench.folder),
         str(bench.data),
+        bench.device_name,
         *(["--rehearse"] if bench.rehearse else []),
     ]
     environment = {**os.environ, **({} if bench.on_card else {"DS_ACCELERATOR": "cpu"})}

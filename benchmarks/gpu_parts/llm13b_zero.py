@@ -1,4 +1,4 @@
-"""SFT steps of the 13B shape under ZeRO-3 with parameters and optimizer in host memory: `llm13b_zero.py FOLDER DATA`.
+"""SFT steps of the 13B shape under ZeRO-3 with its weights in host memory: `llm13b_zero.py FOLDER DATA DEVICE`.
 
 The step `zero3_offload` of the part `llm13b` starts it as a process of its own: it pins tens of gigabytes of host
 memory, and DeepSpeed prints. Each line that begins with `FIGURE ` is a figure or a sentence in JSON.
@@ -36,7 +36,7 @@ STRATEGY = {"_target_": "tslrec.training.deepspeed_zero.ZeroStrategy", **ZERO}
 COPIED_GIB = 1 / 4
 
 
-def main(folder: Path, data: Path, *, rehearse: bool) -> None:
+def main(folder: Path, data: Path, device: str, *, rehearse: bool) -> None:
     import torch
 
     from gpu_parts.random_llm import make_subject, preference_model, random_base, shape_gib
@@ -45,7 +45,7 @@ def main(folder: Path, data: Path, *, rehearse: bool) -> None:
     from tslrec.reports.costs.gathering import gathered_parameters
     from tslrec.stages.sft.module import PreferenceSFTModule
 
-    bench = Bench("cpu" if rehearse else "cuda", rehearse, folder, data)
+    bench = Bench(device, rehearse, folder, data)
     subject = make_subject(bench)
     weights = shape_gib(subject)
     copies = copy_rate(bench)
@@ -144,4 +144,4 @@ def figure(name: str, value: float, unit: str, **beside: float) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), rehearse="--rehearse" in sys.argv[3:])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], rehearse="--rehearse" in sys.argv[4:])

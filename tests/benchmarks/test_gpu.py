@@ -11,7 +11,7 @@ import pytest
 
 import gpu
 from gpu_parts.bench import Bench, Step, unheard
-from gpu_parts.following import follow
+from gpu_parts.following import Budgets, follow
 from gpu_parts.record import Record
 from tslrec.system.errors import UserError
 
@@ -25,7 +25,7 @@ def tell(name, ended, **more):
 
 def run(program: str, steps: list[Step], record: Record, until: float | None, folder: Path) -> list[str]:
     command = [sys.executable, "-c", TELLS + program]
-    return follow(command, {}, folder / "log", "part", steps, record, until)
+    return follow(command, {}, folder / "log", "part", steps, record, Budgets(until))
 
 
 def step(name: str, seconds: int = 60, *, rest: bool = False) -> Step:
@@ -64,11 +64,17 @@ def test_the_steps_of_a_part_have_names_of_their_own(part: str) -> None:
 
 
 def test_a_step_has_its_budget_or_what_is_left_of_the_run() -> None:
-    until = time.time() + 30
-    assert step("short", 10).allowed(until) == 10
-    assert 20 < step("long", 100).allowed(until) <= 30
-    assert 20 < step("rest", 1, rest=True).allowed(until) <= 30
-    assert step("late").allowed(time.time() - 5) == 0
+    budgets = Budgets(time.time() + 30)
+    assert budgets.allowed(step("short", 10)) == 10
+    assert 20 < budgets.allowed(step("long", 100)) <= 30
+    assert 20 < budgets.allowed(step("rest", 1, rest=True)) <= 30
+    assert Budgets(time.time() - 5).allowed(step("late")) == 0
+
+
+def test_slack_multiplies_budgets_but_not_the_time_of_the_run() -> None:
+    budgets = Budgets(time.time() + 30, slack=2.5)
+    assert budgets.allowed(step("short", 10)) == 25
+    assert 20 < budgets.allowed(step("long", 20)) <= 30
 
 
 def test_figures_are_kept_when_a_step_is_ended_for_its_time(record: Record, tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import lightning
 import pytest
 import torch
+from lightning.pytorch.strategies import DeepSpeedStrategy
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -20,6 +22,7 @@ from tslrec.config import TrainerConfig
 from tslrec.llm.tiny import byte_tokenizer, random_llama
 from tslrec.system.meter import Meter
 from tslrec.training.checkpoints import Checkpoints
+from tslrec.training.deepspeed_zero import ZeroStrategy
 from tslrec.training.trainer import StageTrainers
 
 pytest.importorskip("deepspeed", reason="DeepSpeed is for Linux")
@@ -139,3 +142,20 @@ def test_an_interrupted_training_ends_as_a_whole_one(
 ) -> None:
     _, found = outcome(strategy, processes)
     torch.testing.assert_close(found["resumed"], found["uninterrupted"], rtol=0, atol=0)
+
+
+def test_what_is_not_partitioned_is_on_the_device_before_the_engine_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU everything is there in any case, so `meta` stands for a card."""
+    module = lightning.LightningModule()
+    module.register_buffer("table", torch.ones(2))
+    strategy = ZeroStrategy(stage=3)
+    strategy._lightning_module = module
+    found: list[torch.device] = []
+
+    def started(self: DeepSpeedStrategy) -> None:
+        found.extend([module.device, *(buffer.device for buffer in module.buffers())])
+
+    monkeypatch.setattr(ZeroStrategy, "root_device", torch.device("meta"))
+    monkeypatch.setattr(DeepSpeedStrategy, "init_deepspeed", started)
+    strategy.init_deepspeed()
+    assert [device.type for device in found] == ["meta", "meta"]

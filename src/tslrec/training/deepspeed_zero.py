@@ -79,6 +79,12 @@ class ZeroStrategy(DeepSpeedStrategy):
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self._init_deepspeed_distributed()
 
+    def init_deepspeed(self) -> None:
+        """Starts the engine, which would leave all but the partitioned parameters of a module in host memory."""
+        assert self.lightning_module is not None
+        self.lightning_module.to(self.root_device)
+        super().init_deepspeed()
+
     @property
     def root_device(self) -> torch.device:
         """This rank's device, always with an index, which DeepSpeed needs."""

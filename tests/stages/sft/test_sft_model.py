@@ -24,6 +24,8 @@ from tslrec.settings.language_models import LoraConfig
 from tslrec.stages.sft.model import PreferenceLLM
 
 SINGLE = {"cpu": 1e-4, "cuda": 5e-4}
+ACROSS_DEVICES = 1e-6
+"""In float64, but transformers computes the cosines of positions in float32 on each device."""
 """Relative difference of float32 outputs and gradients that differ by the order of their sums, by type of device."""
 HISTORIES = [np.array(history) for history in ([3, 1, 4], [1], [5, 9, 2, 6, 5, 3], [5, 8], list(range(1, 18)))]
 
@@ -93,9 +95,9 @@ def test_a_model_on_another_device_equals_the_one_on_the_cpu(device: torch.devic
         outputs_and_gradients(in_full_precision(make_model(device=each))) for each in (device, torch.device("cpu"))
     )
     for one, reference in zip(ours, references, strict=True):
-        assert relative_difference(one.cpu(), reference) < 1e-10
+        assert relative_difference(one.cpu(), reference) < ACROSS_DEVICES
     for name, gradient in gradients.items():
-        assert relative_difference(our_gradients[name].cpu(), gradient) < 1e-10, name
+        assert relative_difference(our_gradients[name].cpu(), gradient) < ACROSS_DEVICES, name
 
 
 def test_another_family_gives_what_its_whole_sequences_give(tmp_path: Path, device: torch.device) -> None:
