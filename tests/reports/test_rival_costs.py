@@ -27,7 +27,9 @@ from tslrec.reports.costs.memory import CONTEXT_BYTES, GIB, WORKSPACE_BYTES
 from tslrec.reports.costs.rival_forecast import PLANS, counted_for, rival_plans_of
 from tslrec.reports.costs.rival_sizes import ASSUMED_TITLE, llamarec_sizes, p5_sizes, pod_sizes, title_tokens
 from tslrec.reports.costs.rival_view import print_rivals
-from tslrec.reports.costs.rivals import SAMPLED, llamarec_plan, p5_plan, pod_plan, sampled_tokens
+from tslrec.reports.costs.rivals_on_llm import llamarec_plan, p5_plan
+from tslrec.reports.costs.rivals_on_t5 import pod_plan
+from tslrec.reports.costs.sampling import SAMPLED, sampled_tokens
 from tslrec.stages.pod.templates import SEQUENTIAL, TOP_N
 from tslrec.system.errors import UserError
 

@@ -31,12 +31,17 @@ def print_plan_of(config: Config, console: Console) -> None:
     """
     from tslrec.reports.costs.rival_forecast import counted_for, rival_plans_of
     from tslrec.reports.costs.rival_view import print_rivals
+    from tslrec.reports.costs.titles import print_titles_plan
     from tslrec.reports.costs.view import print_plan
 
     if rivals := counted_for(config):
         check_stages(config)
         check_data(config)
         print_rivals(rival_plans_of(config, rivals, stage_seed(config.seed, "sft")), config, console)
+    elif "title_states" in config.method.stages:
+        check_stages(config)
+        check_data(config)
+        print_titles_plan(config, stage_seed(config.seed, "title_states"), console)
     else:
         print_plan(plan_of(config), config, console)
 

@@ -93,3 +93,11 @@ def texts_of(shown: NDArray[np.int64], sizes: P5Sizes) -> Texts:
     items = np.minimum(shown, sizes.history)
     sources = np.minimum(sizes.template_tokens + 2 + sizes.user_tokens + items * sizes.item_tokens, sizes.longest)
     return Texts(sources.astype(np.int64), np.full(len(shown), sizes.target_tokens, dtype=np.int64))
+
+
+def assumptions(sizes: P5Sizes) -> tuple[str, ...]:
+    """What the counts take for granted."""
+    return (
+        f"{sizes.code_tokens} tokens an item's code, {sizes.user_tokens} a user, "
+        f"{sizes.template_tokens} words a template",
+    )

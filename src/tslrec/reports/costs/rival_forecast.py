@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tslrec.config import Config
+from tslrec.reports.costs.phases import RivalPlan
 from tslrec.reports.costs.rival_sizes import llamarec_sizes, p5_sizes, p5_vocabulary, pod_sizes, pod_vocabulary
-from tslrec.reports.costs.rivals import RivalPlan, llamarec_plan, p5_plan, p5_t5_plan, pod_plan
+from tslrec.reports.costs.rivals_on_llm import llamarec_plan, p5_plan
+from tslrec.reports.costs.rivals_on_t5 import p5_t5_plan, pod_plan
 from tslrec.system.errors import UserError
 
 if TYPE_CHECKING:

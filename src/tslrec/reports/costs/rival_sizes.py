@@ -15,7 +15,7 @@ from tslrec.llm.encoder_decoder.source import read_config
 from tslrec.reports.costs.llamarec import LlamaRecSizes
 from tslrec.reports.costs.p5 import P5Sizes, code_length
 from tslrec.reports.costs.pod import PODSizes, number_tokens
-from tslrec.reports.costs.rivals import T5_VOCABULARY
+from tslrec.reports.costs.rivals_on_t5 import T5_VOCABULARY
 from tslrec.stages.item_index.orders import FIRST_NUMBER
 from tslrec.stages.p5.templates import NUM_SEEN
 from tslrec.stages.p5.texts import words_of_texts

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tslrec.config import Config
-from tslrec.reports.costs.rivals import Phase, RivalPlan
+from tslrec.reports.costs.phases import Phase, RivalPlan
 from tslrec.reports.costs.view import duration
 from tslrec.reports.whole_tables import print_table
 from tslrec.system.device_profiles import profile_of
