@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
+from support.checkout import CHECKOUT
 from tslrec.llm.shape import Shape
 from tslrec.reports.costs.gathering import gathered_parameters
 from tslrec.reports.costs.placement import Placement, precisions
-from tslrec.reports.costs.timing import Traffic, bound_of, inference_traffic, training_traffic
+from tslrec.reports.costs.timing import Bound, Traffic, bound_of, inference_traffic, training_traffic
 from tslrec.system.device_profiles import DEVICES, DeviceProfile
 
 SMALL = Shape(
@@ -23,6 +25,9 @@ SMALL = Shape(
 )
 LINEAR = 2 * (8 * 8 + 8 * 4 + 8 * 4 + 8 * 8 + 3 * 8 * 16)
 DEVICE = DeviceProfile("made up", bf16_tflops=100, fp32_tflops=20, step_share=0.5, memory_gbs=1000, link_gbs=10)
+LLAMA_13B = Shape(5120, 13824, 40, 40, 40, 128, 32000)
+HELD = Placement(dtype="bfloat16", in_16_bits=True)
+MEASURED = CHECKOUT / "results" / "bench" / "gpu.json"
 STREAMED = Placement(dtype="bfloat16", zero_stage=3, offload_parameters=True)
 
 
@@ -46,6 +51,15 @@ def test_offloaded_weights_take_the_time_of_their_copies() -> None:
     assert (quick.seconds, quick.by) == (pytest.approx(5), "memory")
 
 
+def test_few_tokens_on_a_fast_card_take_the_time_of_launching_kernels() -> None:
+    slow_host = replace(DEVICE, layer_ms=30)
+    traffic = Traffic(memory=1e9, link=0, layers=10)
+    assert bound_of(200e12, 10, traffic, slow_host, in_16_bits=True).by == "arithmetic"
+    # 10 steps of 2 parts of 10 layers, 30 ms each.
+    bound = bound_of(200e12, 10, traffic, slow_host, in_16_bits=True, parts=2)
+    assert (bound.seconds, bound.by) == (pytest.approx(6), "launches")
+
+
 def test_what_is_not_known_of_a_device_bounds_nothing() -> None:
     unknown = replace(DEVICE, memory_gbs=None, link_gbs=None)
     bound = bound_of(200e12, 10, Traffic(memory=300e9, link=6e9), unknown, in_16_bits=True)
@@ -55,9 +69,9 @@ def test_what_is_not_known_of_a_device_bounds_nothing() -> None:
 def test_a_training_step_reads_the_weights_in_each_pass() -> None:
     assert SMALL.linear_parameters == LINEAR
     held = Placement(dtype="bfloat16")
-    assert training_traffic(SMALL, held) == Traffic(memory=2 * 2 * LINEAR, link=0)
+    assert training_traffic(SMALL, held) == Traffic(memory=2 * 2 * LINEAR, link=0, layers=2 * 2)
     recomputed = replace(held, gradient_checkpointing=True)
-    assert training_traffic(SMALL, recomputed) == Traffic(memory=3 * 2 * LINEAR, link=0)
+    assert training_traffic(SMALL, recomputed) == Traffic(memory=3 * 2 * LINEAR, link=0, layers=3 * 2)
     assert training_traffic(SMALL, replace(held, weight_bits=8)).memory == 2 * LINEAR
 
 
@@ -68,20 +82,28 @@ def test_weights_are_copied_only_where_zero_3_keeps_them_on_the_host() -> None:
     assert training_traffic(SMALL, STREAMED).link == 2 * gathered
     assert training_traffic(SMALL, replace(STREAMED, zero_stage=2)).link == 0
     assert inference_traffic(SMALL, STREAMED, under_strategy=True).link == 2 * SMALL.num_parameters
-    assert inference_traffic(SMALL, STREAMED, under_strategy=False) == Traffic(memory=2 * LINEAR, link=0)
+    assert inference_traffic(SMALL, STREAMED, under_strategy=False) == Traffic(memory=2 * LINEAR, link=0, layers=2)
 
 
-def test_llama_2_13b_on_an_h100_is_bound_by_memory_at_160_tokens_a_step_and_by_pcie_when_offloaded() -> None:
-    llama = Shape(5120, 13824, 40, 40, 40, 128, 32000)
+def llama_step(tokens: int, placement: Placement, device: DeviceProfile = DEVICES["h200"], parts: int = 2) -> Bound:
+    """An SFT step of Llama-2-13B."""
+    flops = 2 * LLAMA_13B.forward_flops(tokens, tokens**2 / 2)
+    return bound_of(flops, 1, training_traffic(LLAMA_13B, placement), device, in_16_bits=True, parts=parts)
 
-    def bound(tokens: int, placement: Placement) -> str:
-        flops = 2 * llama.forward_flops(tokens, tokens**2 / 2)
-        return bound_of(flops, 1, training_traffic(llama, placement), DEVICES["h100"], in_16_bits=True).by
 
-    held = Placement(dtype="bfloat16", in_16_bits=True)
-    assert bound(160, held) == "memory"
-    assert bound(1600, held) == "arithmetic"
-    assert bound(1600, replace(held, zero_stage=3, offload_parameters=True)) == "PCIe"
+def test_llama_2_13b_is_bound_by_launches_at_160_tokens_a_step_and_by_pcie_when_offloaded() -> None:
+    assert llama_step(160, HELD).by == "launches"
+    assert llama_step(160, HELD, replace(DEVICES["h200"], layer_ms=None)).by == "memory"
+    assert llama_step(4400, HELD).by == "arithmetic"
+    assert llama_step(1600, replace(HELD, zero_stage=3, offload_parameters=True)).by == "PCIe"
+
+
+@pytest.mark.parametrize("users", [16, 64, 128, 256, 512])
+def test_a_step_of_llama_2_13b_takes_about_what_was_measured(users: int) -> None:
+    figures = json.loads(MEASURED.read_text(encoding="utf-8"))["steps"]["llm13b/sft"]["figures"]
+    planned = llama_step(round(figures[f"users_{users}_tokens_per_step"]["value"]), HELD).seconds
+    # Where launches and arithmetic take about as long, neither hides all of the other.
+    assert planned == pytest.approx(figures[f"users_{users}_step"]["value"], rel=0.3)
 
 
 @pytest.mark.parametrize(

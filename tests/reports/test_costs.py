@@ -22,7 +22,7 @@ from tslrec.llm.packing import Packer
 from tslrec.llm.shape import Shape, shape_of
 from tslrec.llm.tiny import random_llama
 from tslrec.reports.costs.activations import Step
-from tslrec.reports.costs.memory import CONTEXT_BYTES, GIB, HOST_BUFFER, Memory, training_memory
+from tslrec.reports.costs.memory import CONTEXT_BYTES, GIB, HOST_BUFFER, Memory, pinned_bytes, training_memory
 from tslrec.reports.costs.placement import Placement
 from tslrec.reports.costs.work import both_ways, histogram
 from tslrec.settings.language_models import LLMConfig, LoraConfig
@@ -121,7 +121,19 @@ def test_memory_under_zero_3_is_what_deepspeed_estimates(devices: int, optimizer
     ours = training_memory(LLAMA_13B, LoraConfig(), total, NO_TOKENS, placement, devices)
     assert ours.weights + ours.states == pytest.approx((device - 4 * largest) / GIB, rel=1e-6, abs=1e-9)
     if optimizer:
-        assert ours.host == pytest.approx(host / GIB, rel=1e-6)
+        # It takes pinned weights to be as large as the buffers of the optimizer; see `pinned_bytes` for what they are.
+        weights = parameters * (HOST_BUFFER * 2 * total - pinned_bytes(LLAMA_13B, placement, devices))
+        assert ours.host == pytest.approx((host - weights) / GIB, rel=1e-6)
+
+
+def test_pinned_weights_take_powers_of_two() -> None:
+    placement = replace(BF16, zero_stage=3, offload_optimizer=True, offload_parameters=True)
+    # Measured on a card: 40.5 GiB for weights of 23.9.
+    assert pinned_bytes(LLAMA_13B, placement) / GIB == pytest.approx(40.5, abs=0.03)
+    # Four of 64 MiB and three of 256 MiB a layer, two norms of 16 KiB, and the table of 512 MiB with its norm.
+    by_hand = 40 * (4 * 2**26 + 3 * 2**28 + 2 * 2**14) + 2**29 + 2**14
+    assert pinned_bytes(LLAMA_13B, placement) == by_hand
+    assert pinned_bytes(LLAMA_13B, placement, 2) == pytest.approx(by_hand, rel=1e-3)
 
 
 def test_lora_leaves_the_frozen_weights_as_what_must_fit() -> None:
@@ -190,7 +202,9 @@ def test_what_bounds_a_phase_is_printed(data: list[str], capsys: pytest.CaptureF
         return line.split()[-1]
 
     assert bound(offloaded) == "PCIe"
-    assert bound([*offloaded, "trainer=gpu"]) == "memory"
+    assert bound([*offloaded, "trainer=gpu"]) == "launches"
+    own = "trainer.device={bf16_tflops:800,fp32_tflops:50,memory_gbs:3000}"
+    assert bound([*offloaded, "trainer=gpu", own]) == "memory"
     assert bound([*offloaded, "trainer=gpu", "trainer.device={bf16_tflops:1,fp32_tflops:1}"]) == "arithmetic"
     assert bound(["method=tslrec", "data=beauty", "llm=smollm2_135m", "trainer=cpu", *data]) == "arithmetic"
 

@@ -99,6 +99,19 @@ def test_costs_count_members_once_and_a_sum_is_served_by_all_of_them(results: Pa
     assert seconds_of(twice) == 2.0
 
 
+def test_times_of_another_machine_are_not_compared(results: Path) -> None:
+    inputs = made(results)
+    table = make_section("ladder", inputs).tables[0]
+    assert column(table, "training")[1] == "1.0 ×"
+    for row in inputs.rows:
+        if row.method_name == "ease":
+            for stage in row.cells[0].content["stages"].values():
+                stage["machine"] = {**stage["machine"], "card": "a card"}
+    table = make_section("ladder", inputs).tables[0]
+    assert column(table, "training")[1] == "other machine"
+    assert column(table, "training")[0] == "3.0 ×"
+
+
 def test_one_seed_is_a_hint(results: Path) -> None:
     section = make_section("ladder", made(results, seeds=(0,)))
     assert column(section.tables[0], "holds") == ["one seed", "one seed", "one seed", ""]

@@ -7,6 +7,7 @@ factor of 1.5 in host memory.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import ceil, log2
 
 from tslrec.llm.shape import Shape
 from tslrec.reports.costs.activations import ITEM_WIDTH, Step, kept_bytes
@@ -22,7 +23,7 @@ STATE_BYTES = 16
 two in 16 bits, a master copy and the moments in 32."""
 
 HOST_BUFFER = 1.5
-"""DeepSpeed's factor for buffers in host memory."""
+"""DeepSpeed's factor for buffers in host memory, of the optimizer's states."""
 
 QUANTISED_BITS = {8: 8.0, 4: 4.127}
 """Bits per quantised weight: NF4 adds the scales of its blocks, quantised too (Dettmers et al. 2023)."""
@@ -47,7 +48,7 @@ class Memory:
         activations: per device, kept for the backward pass of the largest step.
         others: per device, the backbone's item embeddings and cuBLAS's workspaces.
         context: per device, the CUDA context.
-        host: per node, what is offloaded, with DeepSpeed's buffers.
+        host: per node, what is offloaded: pinned weights, and states with DeepSpeed's buffers.
     """
 
     devices: int
@@ -100,7 +101,7 @@ def training_memory(
     if placement.zero_stage == 3:
         working = held_parameters(shape) * placement.width / GIB
         if placement.offload_parameters:
-            host += HOST_BUFFER * weights
+            host += pinned_bytes(shape, placement, devices) / GIB
             weights = 0.0
         else:
             weights /= devices
@@ -134,6 +135,21 @@ def inference_memory(shape: Shape, placement: Placement, *, num_items: int = 0, 
         context=CONTEXT_BYTES / GIB,
         host=0.0,
     )
+
+
+def pinned_bytes(shape: Shape, placement: Placement, devices: int = 1) -> float:
+    """Bytes of host memory that pinned weights take: PyTorch rounds each tensor up to a power of two.
+
+    Args:
+        shape: sizes of the language model.
+        placement: how it is held.
+        devices: number of devices, each of which pins its share of every weight.
+    """
+    sizes = [inputs * outputs for inputs, outputs in shape.linears.values()]
+    # The two norms of a layer, and outside of the layers the last norm and the table of tokens.
+    layer = [*sizes, shape.hidden_size, shape.hidden_size]
+    numbers = layer * shape.num_hidden_layers + [shape.hidden_size, shape.vocab_size * shape.hidden_size]
+    return float(sum(devices * 2 ** ceil(log2(ceil(number / devices) * placement.width)) for number in numbers))
 
 
 def weight_bytes(shape: Shape, placement: Placement) -> float:

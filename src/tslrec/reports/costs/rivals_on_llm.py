@@ -145,10 +145,12 @@ def decoder_plan(
     adapter = shape.lora_parameters(lora.rank, lora.targets)
     passes = TRAINING_PASSES + config.llm.gradient_checkpointing
     flops = shape.forward_flops(tokens.computed, tokens.seen) * passes + 6 * adapter * tokens.computed + head
-    trained = bound_of(flops, tokens.steps, training_traffic(shape, placement), device, in_16_bits=placement.in_16_bits)
+    parts = 2 if config.llm.shared_prefix else 1
+    moves, in_16_bits = training_traffic(shape, placement), placement.in_16_bits
+    trained = bound_of(flops, tokens.steps, moves, device, in_16_bits=in_16_bits, parts=parts)
     examples, needed, read, spent, steps = inference
     moved = inference_traffic(shape, placement, under_strategy=True)
-    asked = bound_of(spent, steps, moved, device, in_16_bits=placement.in_16_bits)
+    asked = bound_of(spent, steps, moved, device, in_16_bits=in_16_bits, parts=parts)
     return RivalPlan(
         title=title,
         model=config.llm.name,

@@ -86,7 +86,7 @@ class Work:
         tokens: its tokens.
         flops: floating-point operations.
         seconds: the time on one device.
-        bound_by: what sets the time: `arithmetic`, `memory` or `PCIe`.
+        bound_by: what sets the time: `arithmetic`, `memory`, `PCIe` or `launches`.
     """
 
     tokens: Tokens
@@ -181,7 +181,9 @@ def make_plan(
         for way, each in tokens.items():
             flops = shape.forward_flops(each.computed, each.seen) * (passes if training else 1)
             flops += (6 if training else 2) * adapter * each.computed
-            bound = bound_of(flops, each.steps, traffic, device, in_16_bits=placement.in_16_bits)
+            # An augmentation's shared prompt runs once, not in every batch.
+            parts = 2 if way == "shared" and traffic is not in_augmentation else 1
+            bound = bound_of(flops, each.steps, traffic, device, in_16_bits=placement.in_16_bits, parts=parts)
             found[way] = Work(each, flops, bound.seconds, bound.by)
         return found
 

@@ -18,7 +18,8 @@ NOTES = (
     *TESTS,
     "Holds: the bootstrap after Holm's correction over the rows of this table that are no controls, and the t-test "
     "over seeds, are both at most .05. Training: seconds of all stages, those of the models that are summed or asked "
-    "among them, beside those of Base. Models: how many trained models answer a request.",
+    "among them, beside those of Base, where all ran on the same kind of machine. Models: how many trained models "
+    "answer a request.",
 )
 
 Measured = list[tuple[Step, Comparison]]
@@ -98,7 +99,7 @@ def ladder_table(measured: Measured, protocol: str, title: str) -> TableView:
                 TableCell(probability(each.t_seeds), detail, names) if each.t_seeds is not None else "",
                 TableCell(probability(each.t_users), detail, names),
                 verdict(each, p_value),
-                TableCell(f"{step.seconds / step.base_seconds:.1f} ×", f"{step.seconds:,.0f} s", names),
+                TableCell(training_time(step), f"{step.seconds:,.0f} s", names),
                 str(step.models_served),
             ]
         )
@@ -107,6 +108,11 @@ def ladder_table(measured: Measured, protocol: str, title: str) -> TableView:
         "training", "models",
     )  # fmt: skip
     return TableView(title, columns, lines, NOTES)
+
+
+def training_time(step: Step) -> str:
+    """The time of its stages beside that of Base."""
+    return f"{step.seconds / step.base_seconds:.1f} ×" if step.comparable_times else "other machine"
 
 
 def verdict(found: Comparison, bootstrap: float | None) -> str:

@@ -61,6 +61,13 @@ class Step:
         return sum(seconds_of(cell.content) for cell in self.base.cells) / len(self.base.cells)
 
     @property
+    def comparable_times(self) -> bool:
+        """Whether all its stages, and those of Base, ran on the same kind of machine."""
+        return (
+            len({machine for cell in (*self.row.cells, *self.base.cells) for machine in machines_of(cell.content)}) == 1
+        )
+
+    @property
     def models_served(self) -> int:
         """How many trained models an answer needs."""
         first = self.row.cells[0].content
@@ -72,11 +79,22 @@ def last_stage(content: Mapping[str, Any]) -> str:
     return str(list(content["stages"])[-1])
 
 
+def stages_of(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The stages of a cell and of its members."""
+    return [stage for each in (content, *content.get("members", ())) for stage in each["stages"].values()]
+
+
+def machines_of(content: Mapping[str, Any]) -> set[tuple[str | None, str | None]]:
+    """The GPU, if any, and the processor of each stage."""
+    return {
+        (stage.get("machine", {}).get("card"), stage.get("machine", {}).get("processor"))
+        for stage in stages_of(content)
+    }
+
+
 def seconds_of(content: Mapping[str, Any]) -> float:
     """Wall seconds of the stages of a cell and of its members; a result that several of them use counts once."""
-    own = content["stages"].values()
-    of_members = (stage for member in content.get("members", ()) for stage in member["stages"].values())
-    return sum({str(stage["key"]): float(stage["wall_seconds"]) for stage in (*own, *of_members)}.values())
+    return sum({str(stage["key"]): float(stage["wall_seconds"]) for stage in stages_of(content)}.values())
 
 
 def steps(rows: Sequence[Row], grid: Sequence[Cell]) -> list[Step]:
