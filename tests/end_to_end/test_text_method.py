@@ -19,6 +19,9 @@ from tslrec.pipeline.inventory import State, inventory
 TEXT = ["method=text", *SMALL, "training.max_epochs=1"]
 """Overrides of a run that takes a few seconds."""
 
+STATES = ["item_text.size=null", "item_text.whitened=false"]
+"""The knowledge is the states themselves."""
+
 
 def digests(folder: Path) -> dict[str, str]:
     """The sha256 of every array of the results."""
@@ -34,7 +37,7 @@ def results(folder: Path, stage: str) -> int:
 
 
 def test_a_run_reads_titles_and_recommends(tmp_path: Path) -> None:
-    ended = train_here(*TEXT, "item_text.size=8", "examples=2", folder=tmp_path)
+    ended = train_here(*TEXT, "examples=2", folder=tmp_path)
     assert ended.code == 0, ended.err
     (row,) = result_of(tmp_path)["results"]
     stages = row["stages"]
@@ -54,23 +57,23 @@ def test_a_run_reads_titles_and_recommends(tmp_path: Path) -> None:
 
 def test_every_fusion_shares_the_titles_states_and_so_does_every_seed(tmp_path: Path) -> None:
     others = (
-        ("fusion=initial", "item_text.size=8"),
-        ("fusion=knowledge_only", "seed=1"),
-        ("item_text.size=8", "item_text.control=permuted", "seed=2"),
+        ("seed=3",),
+        ("fusion=knowledge_only", *STATES, "seed=1"),
+        ("fusion=gate", "item_text.control=permuted", "seed=2"),
     )
     for words in others:
         ended = train_here(*TEXT, *words, folder=tmp_path)
         assert ended.code == 0, ended.err
     assert results(tmp_path, "title_states") == 1
     assert results(tmp_path, "item_text") == len(others)
-    ended = train_here(*TEXT, "item_text.layer=1", "item_text.title_tokens=5", folder=tmp_path)
+    ended = train_here(*TEXT, "fusion=gate", *STATES, "item_text.layer=1", "item_text.title_tokens=5", folder=tmp_path)
     assert ended.code == 0, ended.err
     assert results(tmp_path, "title_states") == 2
 
 
 @pytest.mark.slow
 def test_a_killed_run_keeps_its_shards_and_gives_the_same_bits(tmp_path: Path) -> None:
-    command = [*TEXT, "item_text.shard_size=9", "item_text.batch_size=4", "item_text.size=8"]
+    command = [*TEXT, "item_text.shard_size=9", "item_text.batch_size=4"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()
     killed.mkdir()
@@ -101,11 +104,11 @@ def test_data_without_titles_are_refused(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["fusion=initial"], "fusion=initial: needs knowledge of model.hidden_size=8"),
-        (["fusion=initial", "item_text.size=9"], "the stage 'item_text' gives 9; set item_text.size=8"),
-        (["fusion=initial", "item_text.size=8", "fusion.scale=0"], "fusion.scale=0"),
+        (STATES, "fusion=initial: needs knowledge of model.hidden_size=8"),
+        (["item_text.size=9"], "the stage 'item_text' gives 9; set item_text.size=8"),
+        (["fusion.scale=0"], "fusion.scale=0"),
         (
-            ["item_text.size=40", "llm.random.hidden_size=64"],
+            ["fusion=gate", "item_text.size=40", "llm.random.hidden_size=64"],
             "item_text.size=40: 40 items of synthetic have",
         ),
         (["item_text.layer=3"], "item_text.layer=3: llm=tiny has 2 layers"),

@@ -30,7 +30,7 @@ CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((CONFIGS / 
 METHODS_OF_FUSIONS = {
     "category": ["method=ci"],
     "codes": ["method=codes"],
-    "initial": ["method=text", "item_text.size=64"],
+    "initial": ["method=text"],
 }
 """Which method makes what a fusion reads, where `tslrec` does not."""
 PAIRS = sorted((CONFIGS / "pair").rglob("*.yaml"))
@@ -195,7 +195,10 @@ def test_a_misspelt_key_does_not_compose(override: str) -> None:
         (["item_text.control=randm"], r"item_text\.control=randm: must be one of permuted, random \(nearest: random\)"),
         (["item_text.whitened=true"], r"item_text\.whitened=true: .*set item_text\.size"),
         (["method=text", "item_text.size=577"], r"item_text\.size=577: .*llm=smollm2_135m have 576 numbers"),
-        (["method=text", "fusion=initial"], r"fusion=initial: .*'item_text' gives 576; set item_text\.size=64"),
+        (
+            ["method=text", "item_text.size=null", "item_text.whitened=false"],
+            r"fusion=initial: .*'item_text' gives 576; set item_text\.size=64",
+        ),
         (["fusion=initial"], r"fusion=initial: .*'augment' gives 576; choose another fusion"),
         (["sft.warmup=nan"], r"sft\.warmup=nan: must be from 0 to 1"),
         (["training.weight_decay=inf"], r"training\.weight_decay=inf: must be 0 or more"),

@@ -19,7 +19,7 @@ from tslrec.reports.costs.titles import titles_plan
 from tslrec.system.errors import UserError
 
 GIVEN = ["method=text", "llm=tiny", "data.reader.num_users=60", "data.reader.num_items=40"]
-GIVEN += ["data.reader.num_categories=4", "item_text.batch_size=10"]
+GIVEN += ["data.reader.num_categories=4", "item_text.batch_size=10", "model.hidden_size=16"]
 
 
 def config_of(*overrides: str) -> Config:
