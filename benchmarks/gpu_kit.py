@@ -26,8 +26,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 MIB = 2**20
-RESERVE_BYTES = MIB // 2
-"""Left free in each volume, for the manifest and for what a transfer adds."""
+RESERVE_BYTES = 3 * MIB
+"""Left free in each volume, for the manifest and for what a transfer adds to each of the checkout's files."""
 MANIFEST = "volume.json"
 WAITING = "parts"
 """Folder in the kit where the parts of a piece wait for the others."""

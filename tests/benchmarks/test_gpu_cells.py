@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def test_missing_cells_are_run_and_kept(tmp_path: Path, capsys: pytest.CaptureFi
     assert "measured already" in capsys.readouterr().out
 
 
-def cell(**others: str) -> Cell:
+def cell(**others: Any) -> Cell:
     chosen = {
         "group": "",
         "data": "beauty",
@@ -41,7 +42,7 @@ def cell(**others: str) -> Cell:
         "llm": "",
         **others,
     }
-    return Cell(seed=0, trainer="gpu", **chosen)  # type: ignore[arg-type]
+    return Cell(seed=0, trainer="gpu", **chosen)
 
 
 def test_only_cells_whose_files_are_there_are_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,8 +54,27 @@ def test_only_cells_whose_files_are_there_are_run(tmp_path: Path, monkeypatch: p
     assert cells.can_run(cell(method="ci"), bench)
     assert not cells.can_run(cell(data="yelp"), bench)
     assert not cells.can_run(cell(method="tslrec"), bench)
+    summed = cell(method="ensemble", settings=('members=["model=sasrec","method=text model=fmlp"]',))
+    assert not cells.can_run(summed, bench)
     monkeypatch.setattr(cells, "has_weights", lambda: True)
     assert cells.can_run(cell(method="tslrec"), bench)
+    assert cells.can_run(summed, bench)
+
+
+def test_named_cells_come_in_the_order_of_their_patterns_and_once() -> None:
+    grid = [cell(method=method) for method in ("base", "ci", "tslrec")]
+    found = cells.named(grid, ["*-tslrec-*", "beauty-sasrec-*", "nothing"])
+    assert [each.method for each in found] == ["tslrec", "base", "ci"]
+
+
+def test_results_of_named_cells_are_not_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What the step sets for its runs is taken back.
+    monkeypatch.setenv("TSLREC_CACHE", str(tmp_path))
+    bench = Bench("cuda", False, tmp_path, tmp_path, cells=("beauty-sasrec-base-*",))
+    cells.prepare(bench, tmp_path / "results")
+    taken = {path.name for path in (tmp_path / "results" / "cells").iterdir()}
+    assert not any(name.startswith("beauty-sasrec-base-") for name in taken)
+    assert any(name.startswith("beauty-sasrec-ci-") for name in taken)
 
 
 def test_nothing_to_run_is_a_reason_and_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

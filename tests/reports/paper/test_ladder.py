@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from tslrec.reports.paper.cells import read_cells
 from tslrec.reports.paper.comparisons import compared, probability
 from tslrec.reports.paper.document import TableCell, TableView
 from tslrec.reports.paper.grid import read_grid
-from tslrec.reports.paper.ladder import verdict
+from tslrec.reports.paper.ladder import gain_charts, verdict
 from tslrec.reports.paper.ladder_rows import best_before, controls_of, seconds_of, steps
 from tslrec.reports.paper.sections import SectionInputs, make_section, wanted_by
 from tslrec.reports.paper.seed_rows import rows_of
@@ -110,6 +111,18 @@ def test_times_of_another_machine_are_not_compared(results: Path) -> None:
     table = make_section("ladder", inputs).tables[0]
     assert column(table, "training")[1] == "other machine"
     assert column(table, "training")[0] == "3.0 ×"
+
+
+def test_rows_far_behind_are_in_the_table_and_not_in_the_chart(results: Path) -> None:
+    inputs = made(results)
+    found = steps(inputs.rows, read_grid(results / "grid.yaml"))
+    measured = [(each, compared(each.row, each.base, "masked", "NDCG@10")) for each in found]
+    step, lost = measured[1]
+    lost = replace(lost, gain=-0.5 * lost.rival, low=-0.6 * lost.rival, high=-0.4 * lost.rival)
+    (chart,) = gain_charts([measured[0], (step, lost), *measured[2:]], "Gain")
+    assert step.title not in chart.labels
+    assert len(chart.labels) == len(measured) - 1
+    assert gain_charts([(step, lost)], "Gain")[0].labels == [step.title]
 
 
 def test_one_seed_is_a_hint(results: Path) -> None:

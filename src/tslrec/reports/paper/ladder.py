@@ -22,6 +22,9 @@ NOTES = (
     "answer a request.",
 )
 
+FAR_BEHIND = -0.1
+"""A relative gain; the charts leave out rows whose whole interval is below it."""
+
 Measured = list[tuple[Step, Comparison]]
 """Steps with their gain over Base."""
 
@@ -132,13 +135,16 @@ def verdict(found: Comparison, bootstrap: float | None) -> str:
 def gain_charts(measured: Measured, title: str) -> list[Chart]:
     """The relative gains with the bootstrap's intervals, one chart per data set.
 
+    A backbone that is far behind (`FAR_BEHIND`) would flatten the other bars; the table has it.
+
     Args:
         measured: the steps, in order.
         title: the chart's heading.
     """
     charts = []
     for data in dict.fromkeys(step.row.data_title for step, _ in measured):
-        own = [(step, each) for step, each in measured if step.row.data_title == data]
+        on_data = [(step, each) for step, each in measured if step.row.data_title == data]
+        own = [(step, each) for step, each in on_data if each.relative(each.high) > FAR_BEHIND] or on_data
         points = [gain_point(step, each) for step, each in own]
         labels = [step.title for step, _ in own]
         charts.append(Chart(f"{data}: {title}", "gain, %", labels, [Series(METRIC, points)], number="+.1f"))
