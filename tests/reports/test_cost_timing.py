@@ -100,7 +100,10 @@ def test_llama_2_13b_is_bound_by_launches_at_160_tokens_a_step_and_by_pcie_when_
 
 @pytest.mark.parametrize("users", [16, 64, 128, 256, 512])
 def test_a_step_of_llama_2_13b_takes_about_what_was_measured(users: int) -> None:
-    figures = json.loads(MEASURED.read_text(encoding="utf-8"))["steps"]["llm13b/sft"]["figures"]
+    content = json.loads(MEASURED.read_text(encoding="utf-8"))
+    if content["machine"]["card"] != DEVICES["h200"].title:
+        pytest.skip("results/bench/gpu.json is of another card than the h200 of the profile")
+    figures = content["steps"]["llm13b/sft"]["figures"]
     planned = llama_step(round(figures[f"users_{users}_tokens_per_step"]["value"]), HELD).seconds
     # Where launches and arithmetic take about as long, neither hides all of the other.
     assert planned == pytest.approx(figures[f"users_{users}_step"]["value"], rel=0.3)
