@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 import gpu_kit
-from gpu_kit import MIB, KitError, Piece
+from gpu_kit import MIB, RESERVE_BYTES, KitError, Piece
+
+CHECKOUT_BYTES = MIB
+ROOM_BYTES = 2 * MIB
+LIMIT = str((CHECKOUT_BYTES + ROOM_BYTES + RESERVE_BYTES) / MIB)
+"""For `--limit`, with which a volume has that much room."""
 
 
 @pytest.fixture
@@ -26,7 +31,7 @@ def pieces(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
         return Piece(make, "a test")
 
     monkeypatch.setattr(gpu_kit, "PIECES", {name: maker(name) for name in content})
-    monkeypatch.setattr(gpu_kit, "tracked_bytes", lambda: MIB)
+    monkeypatch.setattr(gpu_kit, "tracked_bytes", lambda: CHECKOUT_BYTES)
     return content
 
 
@@ -37,11 +42,11 @@ def volumes(folder: Path) -> list[Path]:
 def test_volumes_stay_below_the_limit_and_give_the_same_files_in_any_order(
     pieces: dict[str, bytes], tmp_path: Path
 ) -> None:
-    gpu_kit.main(["pack", str(tmp_path / "out"), "--limit", "4"])
+    gpu_kit.main(["pack", str(tmp_path / "out"), "--limit", LIMIT])
     packed = volumes(tmp_path / "out")
     assert len(packed) == 3
     for volume in packed:
-        assert sum(file.stat().st_size for file in volume.iterdir()) + MIB <= 4 * MIB
+        assert CHECKOUT_BYTES + sum(file.stat().st_size for file in volume.iterdir()) <= float(LIMIT) * MIB
     for volume in reversed(packed):
         gpu_kit.main(["unpack", str(volume), str(tmp_path / "kit")])
     for name, content in pieces.items():
@@ -52,7 +57,7 @@ def test_volumes_stay_below_the_limit_and_give_the_same_files_in_any_order(
 def test_a_piece_waits_for_its_other_parts(
     pieces: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    gpu_kit.main(["pack", str(tmp_path / "out"), "--limit", "4"])
+    gpu_kit.main(["pack", str(tmp_path / "out"), "--limit", LIMIT])
     gpu_kit.main(["unpack", str(volumes(tmp_path / "out")[0]), str(tmp_path / "kit")])
     assert (tmp_path / "kit" / "small").is_dir()
     assert not (tmp_path / "kit" / "large").exists()
@@ -60,7 +65,7 @@ def test_a_piece_waits_for_its_other_parts(
 
 
 def test_a_damaged_part_is_refused(pieces: dict[str, bytes], tmp_path: Path) -> None:
-    gpu_kit.main(["pack", str(tmp_path / "out"), "--limit", "4"])
+    gpu_kit.main(["pack", str(tmp_path / "out"), "--limit", LIMIT])
     first, *others = volumes(tmp_path / "out")
     for file in first.glob("large.*"):
         file.write_bytes(bytes(file.stat().st_size))

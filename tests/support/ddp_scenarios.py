@@ -34,8 +34,8 @@ from tslrec.models.backbones.sasrec import SASRec
 from tslrec.models.fusions.gate import GatedFusion
 from tslrec.models.item_embedding import IdEmbedding, ItemEmbedding
 from tslrec.stages.sft import stage as sft
-from tslrec.system import processes
 from tslrec.system.errors import StoppedError, UserError
+from tslrec.system.exits import run_program
 from tslrec.system.meter import Meter
 from tslrec.training.best_weights import selection_callbacks
 from tslrec.training.checkpoints import Checkpoints
@@ -296,5 +296,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
-    processes.destroy_group()
+    run_program(lambda: main(Path(sys.argv[1])))

@@ -21,7 +21,7 @@ from tslrec.llm.shape import shape_of
 from tslrec.llm.tiny import byte_tokenizer, random_llama
 from tslrec.settings.language_models import LLMConfig, LoraConfig
 from tslrec.stages.sft import stage as sft
-from tslrec.system import processes
+from tslrec.system.exits import run_program
 from tslrec.system.meter import Meter
 from tslrec.training.checkpoints import Checkpoints
 from tslrec.training.deepspeed_zero import ZeroStrategy
@@ -100,5 +100,4 @@ def main(folder: Path, checkpointing: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2] == "1")
-    processes.destroy_group()
+    run_program(lambda: main(Path(sys.argv[1]), sys.argv[2] == "1"))

@@ -11,7 +11,7 @@ import torch
 
 from tslrec.evaluation.metrics import METRICS_BY_NAME, RankingMetrics
 from tslrec.evaluation.ranking import target_ranks, top_lists
-from tslrec.system import processes
+from tslrec.system.exits import run_program
 
 NUM_USERS, NUM_ITEMS = 101, 37
 NAMES = [f"{name}@{k}" for name in METRICS_BY_NAME for k in (1, 5)]
@@ -41,5 +41,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
-    processes.destroy_group()
+    run_program(lambda: main(Path(sys.argv[1])))

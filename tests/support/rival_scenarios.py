@@ -32,6 +32,7 @@ from tslrec.stages.p5 import stage as p5
 from tslrec.stages.p5_llm import stage as p5_llm
 from tslrec.stages.pod import stage as pod
 from tslrec.system.errors import UserError
+from tslrec.system.exits import run_program
 from tslrec.system.meter import Meter
 from tslrec.training.checkpoints import Checkpoints
 from tslrec.training.trainer import StageTrainers
@@ -124,11 +125,15 @@ def diverge(folder: Path, name: str, processes: int) -> None:
     assert len(str(stopped.value)) <= 300
 
 
-if __name__ == "__main__":
-    given = Path(sys.argv[1])
-    for each in STAGES:
-        numbers, found = outcome(given, each, 2)
-        diverge(given, each, 2)
+def main(folder: Path) -> None:
+    """Runs every stage as one process of two; rank 0 writes the outcomes."""
+    for name in STAGES:
+        numbers, found = outcome(folder, name, 2)
+        diverge(folder, name, 2)
         if torch.distributed.get_rank() == 0:
-            (given / f"{each}.json").write_text(json.dumps(numbers))
-            save_file(found, given / f"{each}.safetensors")
+            (folder / f"{name}.json").write_text(json.dumps(numbers))
+            save_file(found, folder / f"{name}.safetensors")
+
+
+if __name__ == "__main__":
+    run_program(lambda: main(Path(sys.argv[1])))

@@ -24,7 +24,7 @@ from tslrec.llm.prompted import PromptedLLM
 from tslrec.settings.language_models import LLMConfig, LoraConfig
 from tslrec.stages.context import StageContext
 from tslrec.stages.sft import stage as sft
-from tslrec.system import processes
+from tslrec.system.exits import run_program
 from tslrec.system.meter import Meter
 from tslrec.training.checkpoints import Checkpoints
 from tslrec.training.deepspeed_zero import full_numel, gathered
@@ -166,5 +166,4 @@ def context_of(
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
-    processes.destroy_group()
+    run_program(lambda: main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))

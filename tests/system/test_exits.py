@@ -1,51 +1,64 @@
-"""A program's exit code, and whether it destroys its process group when it ends."""
+"""A program's exit code, and how a process that was in a process group ends."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
 
 import pytest
+
+from support.checkout import PYTHONPATH
+from tslrec.system.exits import EXIT_SIGNAL, EXIT_USER_ERROR
+
+PROGRAM = """
+import atexit, os, signal, sys
 import torch.distributed as dist
-
 from tslrec.system.errors import StoppedError, UserError
-from tslrec.system.exits import EXIT_SIGNAL, EXIT_USER_ERROR, run_program
+from tslrec.system.exits import run_program
 
 
-@pytest.fixture
-def join_group() -> Iterator[Callable[[], None]]:
-    """A function that forms a process group of this process alone."""
+class Thread:
+    '''Aborts the process when the interpreter is torn down, as a thread of gloo may.'''
 
-    def join() -> None:
-        dist.init_process_group("gloo", rank=0, world_size=1, store=dist.HashStore())
-
-    yield join
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    def __del__(self, abort=os.abort):
+        abort()
 
 
-def test_a_program_that_succeeds_destroys_its_process_group(join_group: Callable[[], None]) -> None:
-    run_program(join_group)
-    assert not dist.is_initialized()
+def main():
+    dist.init_process_group("gloo", rank=0, world_size=1, store=dist.HashStore())
+    sys.torn_down = Thread()
+    print("worked")
+    {end}
+
+
+atexit.register(lambda: print("group", dist.is_initialized()))
+run_program(main)
+"""
+
+
+def ended(end: str) -> tuple[int, list[str]]:
+    """Exit code and output of a program in a process group whose last line is `end`."""
+    environment = {"PYTHONPATH": PYTHONPATH, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(end=end)], env=environment, capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout.splitlines()
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "group_remains"),
+    ("end", "code"),
     [
+        ("pass", 0),
         # After a signal all processes stop together, after the same step.
-        (StoppedError("stopped", signal.SIGTERM), EXIT_SIGNAL + signal.SIGTERM, False),
-        # Other processes may wait in a collective operation, so destroying the group could block for ever.
-        (UserError("wrong"), EXIT_USER_ERROR, True),
+        ("raise StoppedError('stopped', signal.SIGTERM)", EXIT_SIGNAL + signal.SIGTERM),
     ],
 )
-def test_a_stopped_program_destroys_its_process_group_and_a_failed_one_does_not(
-    join_group: Callable[[], None], error: Exception, code: int, group_remains: bool
-) -> None:
-    def run() -> None:
-        join_group()
-        raise error
+def test_a_process_that_ends_with_its_group_is_not_torn_down(end: str, code: int) -> None:
+    assert ended(end) == (code, ["worked", "group False"])
 
-    with pytest.raises(SystemExit) as ended:
-        run_program(run)
-    assert ended.value.code == code
-    assert dist.is_initialized() == group_remains
+
+def test_a_process_that_fails_alone_does_not_destroy_its_group() -> None:
+    """Other processes may wait in a collective operation, so destroying the group could block for ever."""
+    code, lines = ended("del sys.torn_down.__class__.__del__; raise UserError('wrong')")
+    assert (code, lines) == (EXIT_USER_ERROR, ["worked", "group True"])

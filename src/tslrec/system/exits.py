@@ -39,10 +39,12 @@ def run_program(main: Callable[[], None]) -> None:
         print(line, file=sys.stderr, flush=True)
     try:
         main()
-        processes.destroy_group()
+        had_group = processes.destroy_group()
         if sys.stdout is not None:
             # Here, so that a closed pipe is noticed before the interpreter's exit.
             sys.stdout.flush()
+        if had_group:
+            processes.leave(0)
     except Interruption as stop:
         if processes.is_rank_zero() and not stop.told:
             stop.told = True
@@ -72,7 +74,8 @@ def exit_with(error: Exception) -> None:
     """
     if isinstance(error, StoppedError):
         print(one_line(error), file=sys.stderr, flush=True)
-        processes.destroy_group()
+        if processes.destroy_group():
+            processes.leave(EXIT_SIGNAL + error.signal)
         sys.exit(EXIT_SIGNAL + error.signal)
     print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
     sys.exit(EXIT_USER_ERROR)

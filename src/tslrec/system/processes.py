@@ -8,6 +8,7 @@ rank 0 is.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import re
@@ -17,7 +18,7 @@ import threading
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     import lightning
@@ -111,18 +112,38 @@ def start_other_processes(trainer: lightning.Trainer) -> None:
         trainer.strategy.launcher.launch(lambda: None, trainer=trainer)
 
 
-def destroy_group() -> None:
-    """Destroys torch's process group, if there is one. Call it only when all processes end together.
+def destroy_group() -> bool:
+    """Destroys torch's process group. Call it only when all processes end together.
 
-    If the group is left to the interpreter's exit, gloo's threads sometimes abort a process that had finished
-    (pytorch/pytorch#190489). Do not call it in a process that fails alone: it could wait for the others for ever.
+    Do not call it in a process that fails alone: it could wait for the others for ever.
+
+    Returns:
+        Whether there was one; if so, end the process by `leave`.
     """
     if "torch.distributed" not in sys.modules:
-        return
+        return False
     import torch.distributed
 
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return False
+    torch.distributed.destroy_process_group()
+    return True
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process after its exit handlers, without tearing the interpreter down.
+
+    DeepSpeed keeps references to process groups, so gloo's threads outlive `destroy_group`. One of them that releases a
+    tensor while the interpreter is torn down aborts a process that had finished (pytorch/pytorch#190489).
+
+    Args:
+        code: the exit code.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    os._exit(code)
 
 
 def number_of_processes(environment: Mapping[str, str] = os.environ) -> int:
