@@ -231,16 +231,20 @@ def test_an_unknown_device_is_refused_by_every_program(capsys: pytest.CaptureFix
     assert line.startswith("error: trainer.device=abacus: must be one of a100, cpu, h100")
 
 
-def test_a_method_without_a_language_model_has_no_plan(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("method", "where"),
+    [("ci", "choose method=tslrec"), ("ablation_untuned_llm", "the augmentation of method=tslrec alone")],
+)
+def test_a_method_without_a_training_of_a_language_model_has_no_plan_of_its_own(
+    method: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
-        main(["plan", "method=ci"])
+        main(["plan", f"method={method}"])
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
-    assert "choose method=tslrec" in line
+    assert where in line
 
 
 def test_quantised_weights_and_checkpointing_take_less_of_a_gpu() -> None:

@@ -58,8 +58,11 @@ def plan_of(config: Config) -> Plan:
 
     check_stages(config)
     check_data(config)
+    name = config.method.name
+    if "untuned_llm" in config.method.stages:
+        raise UserError(f"plan: of method={name} the language model's work is the augmentation of method=tslrec alone")
     if "sft" not in config.method.stages:
-        raise UserError(f"plan: method={config.method.name} runs no language model; choose method=tslrec")
+        raise UserError(f"plan: method={name} runs no language model; choose method=tslrec")
     interactions = ingest(config.data, Path(config.cache))
     tokenizer = local_tokenizer(config.llm, Path(config.cache)) if config.sft.reads_titles else None
     prompt, e4srec_prompt, exact = prompt_tokens(config)
