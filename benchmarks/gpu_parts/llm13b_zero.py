@@ -19,14 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpu_parts.bench import Bench
-from gpu_parts.llm13b import (
-    FIGURE,
-    calibration_sample,
-    planned_memory,
-    planned_seconds,
-    sft_groups,
-    switch_checkpointing,
-)
+from gpu_parts.llm13b_offload import FIGURE
+from gpu_parts.llm13b_planned import planned_memory, planned_seconds
+from gpu_parts.llm13b_sft_setup import calibration_sample, sft_groups, switch_checkpointing
 
 if TYPE_CHECKING:
     from gpu_parts.random_llm import Subject

@@ -13,6 +13,9 @@ import torch
 
 from gpu_parts import llm13b
 from gpu_parts.bench import Bench, NotMeasuredError
+from gpu_parts.llm13b_figure3 import figure3
+from gpu_parts.llm13b_planned import fits
+from gpu_parts.llm13b_sft_setup import sft_groups
 from gpu_parts.random_llm import (
     SEED,
     Subject,
@@ -103,7 +106,7 @@ def test_figure_3_is_scaled_from_the_timed_steps(rehearsed: dict[str, Any], subj
 def test_tokens_and_operations_are_the_plans_for_the_same_batches(bench: Bench, subject: Subject) -> None:
     users = subject.config.sft.batch_size
     steps = len(RandomBatches(subject.interactions.num_users, users, SEED))
-    (group,) = llm13b.sft_groups(bench, subject, [(users, steps, ROW_LENGTH, False)])
+    (group,) = sft_groups(bench, subject, [(users, steps, ROW_LENGTH, False)])
     costs = [group.cost(make()) for make in group.batches]
     whole, planned = sum(costs[1:], start=costs[0]), subject.plan.sft["shared"]
     assert (whole.computed, whole.needed) == (planned.tokens.computed, planned.tokens.needed)
@@ -112,7 +115,7 @@ def test_tokens_and_operations_are_the_plans_for_the_same_batches(bench: Bench, 
 
 
 def test_gradient_checkpointing_costs_one_more_pass(subject: Subject, bench: Bench) -> None:
-    plain, checkpointed = llm13b.sft_groups(bench, subject, [(16, 2, ROW_LENGTH, False), (16, 2, ROW_LENGTH, True)])
+    plain, checkpointed = sft_groups(bench, subject, [(16, 2, ROW_LENGTH, False), (16, 2, ROW_LENGTH, True)])
     batch = plain.batches[0]()
     less, more = plain.cost(batch), checkpointed.cost(batch)
     tokens, adapter = less.computed, adapter_parameters(subject)
@@ -135,14 +138,14 @@ def test_a_group_that_is_planned_to_overfill_the_card_is_not_tried(
     card = type("Card", (), {"total_memory": 10 * 2**30})()
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: card)
     bench.device_name = "cuda"
-    assert llm13b.fits(bench, "small", 9.0)
-    assert not llm13b.fits(bench, "large", 9.5)
+    assert fits(bench, "small", 9.0)
+    assert not fits(bench, "large", 9.5)
     assert bench.lines == ["large: not tried, planned to take 9.5 of the card's 10.0 GiB"]
 
 
 def test_what_is_missing_is_said(bench: Bench) -> None:
     with pytest.raises(NotMeasuredError, match="no rate of sft, augmentation, e4srec, e4srec_inference"):
-        llm13b.figure3(bench)
+        figure3(bench)
     bench.rehearse = False
     with pytest.raises(NotMeasuredError, match=r"beauty.txt is not here"):
         read_interactions(bench)
