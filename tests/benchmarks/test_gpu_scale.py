@@ -7,19 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpu_parts.bench import Bench, NotMeasuredError
-from gpu_parts.scale import (
-    MEAN_LENGTH,
-    STEPS,
-    compare,
-    factors,
-    market,
-    matmul_precision,
-    ours,
-    ours_without_kernel,
-    pytorch,
-    sizes,
-)
+from gpu_parts.bench import Bench, NotMeasuredError, matmul_precision
+from gpu_parts.scale import STEPS
+from gpu_parts.scale_comparison import compare
+from gpu_parts.scale_losses import factors, ours, ours_without_kernel, pytorch
+from gpu_parts.scale_market import MEAN_LENGTH, market, sizes
 
 STEP = {step.name: step for step in STEPS}
 
