@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 import gpu_kit
-from gpu_kit import MIB, RESERVE_BYTES, KitError, Piece
+from gpu_kit_parts.errors import KitError
+from gpu_kit_parts.packing import MIB, RESERVE_BYTES
+from gpu_kit_parts.pieces import Piece
 
 CHECKOUT_BYTES = MIB
 ROOM_BYTES = 2 * MIB
