@@ -9,8 +9,10 @@ import polars as pl
 import pytest
 
 import tslrec
-from recommend import Figures, check, differing_rows, main
+from recommend import main
+from recommend_figures import Figures
 from recommend_inputs import MEAN_LENGTH, NUM_ITEMS, write_histories, write_model
+from recommend_users import check, differing_rows
 from tslrec.system.errors import UserError
 
 pytestmark = pytest.mark.slow
