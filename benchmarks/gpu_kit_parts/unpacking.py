@@ -20,8 +20,10 @@ def unpack(volume: Path, kit: Path) -> None:
     """Takes a volume's parts into the kit, and extracts the pieces that are complete with them.
 
     Raises:
-        KitError: if the volume is none, or a piece is damaged.
+        KitError: if the volume is none, a piece is damaged, or this Python's tarfile trusts what is in an archive.
     """
+    if not hasattr(tarfile, "data_filter"):
+        raise KitError("this Python extracts whatever an archive says; unpack with 3.11.4 or newer")
     try:
         parts = json.loads((volume / MANIFEST).read_text())["parts"]
     except (OSError, ValueError, KeyError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,10 @@ def test_a_folder_that_is_no_volume_is_refused(tmp_path: Path) -> None:
     (tmp_path / "volume.json").write_text(json.dumps({}))
     with pytest.raises(KitError, match="name a folder that pack has written"):
         gpu_kit.main(["unpack", str(tmp_path), str(tmp_path / "kit")])
+
+
+def test_a_python_without_extraction_filters_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(tarfile, "data_filter")
+    with pytest.raises(KitError, match=r"unpack with 3\.11\.4 or newer"):
+        gpu_kit.main(["unpack", str(tmp_path / "volume"), str(tmp_path / "kit")])
+    assert not (tmp_path / "kit").exists()
