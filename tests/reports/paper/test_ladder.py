@@ -27,7 +27,7 @@ groups:
   - {name: Base, method: [base]}
   - {name: CI, method: [ci]}
   - {name: Teacher, method: [distilled], rung: distillation}
-  - {name: Itself, method: [distilled], variant: itself, rung: distillation, control: true}
+  - {name: Itself, method: [distilled], variant: itself, rung: distillation, control_of: [Teacher]}
   - {name: Sum, method: [ensemble], rung: sums}
   - {name: EASE, method: [ease], rung: sums}
 """
@@ -83,6 +83,9 @@ def test_a_row_is_compared_with_its_controls_and_with_what_validation_chooses_of
     teacher = found[2]
     assert [row.variant for row in controls_of(teacher, found)] == ["itself"]
     assert controls_of(found[0], found) == []
+    comparisons = make_section("ladder", made(results)).more
+    (over_control,) = (each for each in comparisons if each.title == "Over the controls, history masked")
+    assert column(over_control, "") == ["Teacher − Itself"]
     before = best_before(teacher, found, "masked/NDCG@10")
     assert before is not None
     assert before.method_name == "ensemble"
@@ -146,7 +149,7 @@ def test_groups_by_degree_are_those_of_the_targets(results: Path) -> None:
     section = make_section("ladder", made(results))
     (chart,) = (each for each in section.charts if "trained" in each.title and "not masked" not in each.title)
     assert chart.labels == ["0", "1–4", "5–20", "21 and more"]
-    assert [series.name for series in chart.series] == ["Ensemble", "SASRec, Distilled"]
+    assert [series.name for series in chart.series] == ["Sum", "SASRec: Teacher"]
     rows = rows_of(read_cells(results / "cells"))
     (base,) = (row for row in rows if row.method_name == "base")
     (best,) = (row for row in rows if row.method_name == "ensemble")
@@ -174,7 +177,14 @@ def test_the_section_needs_the_rungs_and_their_base(results: Path) -> None:
             "{name: X, method: [ci], variant: x, rung: attic}",
             "group 'X' has the rung 'attic'; the rungs are backbones, ",
         ),
-        ("{name: X, method: [ci], variant: x, control: true}", "group 'X' is a control of no rung; add 'rung'"),
+        (
+            "{name: X, method: [ci], variant: x, control_of: [Sum]}",
+            "group 'X' is a control of 'Sum', which is no group on",
+        ),
+        (
+            "{name: X, method: [ci], variant: x, rung: codes, control_of: [Sum]}",
+            "group 'X' is a control of 'Sum', which is no group on its rung",
+        ),
     ],
 )
 def test_wrong_rungs_are_refused(results: Path, line: str, message: str) -> None:

@@ -5,7 +5,7 @@ Shapes: S seeds, U tested users.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from tslrec.evaluation.protocols import METRICS
@@ -126,7 +126,13 @@ def check(row: Sequence[float], rounding: float) -> TableCell:
     return TableCell("yes") if complaint is None else TableCell("no", complaint, mark="inconsistent")
 
 
-def comparison_table(pairs: Sequence[tuple[Row, Row]], protocol: str, metrics: Sequence[str], title: str) -> TableView:
+def comparison_table(
+    pairs: Sequence[tuple[Row, Row]],
+    protocol: str,
+    metrics: Sequence[str],
+    title: str,
+    words: Mapping[tuple[str, ...], str] | None = None,
+) -> TableView:
     """The gain of each row over its rival, with tests; Holm's correction covers all tests of the table.
 
     Args:
@@ -134,7 +140,9 @@ def comparison_table(pairs: Sequence[tuple[Row, Row]], protocol: str, metrics: S
         protocol: the ranking protocol.
         metrics: names of the metrics, such as `NDCG@10`.
         title: the table's heading.
+        words: what rows are called, by their `names`; others by their methods.
     """
+    called = words or {}
     found = [(row, rival, metric, compared(row, rival, protocol, metric)) for row, rival in pairs for metric in metrics]
     adjusted = holm([each.bootstrap for *_, each in found])
     shown: list[list[TableCell | str]] = []
@@ -147,7 +155,7 @@ def comparison_table(pairs: Sequence[tuple[Row, Row]], protocol: str, metrics: S
             [
                 row.data_title,
                 row.backbone_title,
-                f"{row.method_title} − {rival.method_title}",
+                " − ".join(called.get(side.names, side.method_title) for side in (row, rival)),
                 metric,
                 TableCell(f"{digits(each.gain)} {interval}", detail, names, mark),
                 TableCell(f"{each.relative(each.gain):+.1%}", detail, names),

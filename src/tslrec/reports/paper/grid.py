@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import product
 from pathlib import Path
@@ -13,10 +13,10 @@ from tslrec.system.errors import UserError
 LISTS = ("data", "model", "method", "seed")
 """Keys of a group that hold lists; its cells are all combinations, the last key varying fastest."""
 
-SINGLE = ("preset", "llm", "trainer", "source_model", "variant", "settings", "rung", "control")
+SINGLE = ("preset", "llm", "trainer", "source_model", "variant", "settings", "rung", "control_of")
 """Keys of a group that hold one value."""
 
-OPTIONAL = ("source_model", "variant", "settings", "rung", "control")
+OPTIONAL = ("source_model", "variant", "settings", "rung", "control_of")
 """Those that a group may leave out."""
 
 NEXT_SEED = "<next seed>"
@@ -43,7 +43,7 @@ class Cell:
         variant: name that tells the cell from others with the same choices but other `settings`.
         settings: further overrides of the command line; `NEXT_SEED` in them stands for the seed after the cell's.
         rung: the rung of the ladder that it stands on, one of `RUNGS`; None: it is no part of the ladder.
-        control: whether it is there to tell what else than the rung's idea could make a gain.
+        control_of: the groups beside which it is there to tell what else than their idea could make a gain.
     """
 
     group: str
@@ -58,7 +58,7 @@ class Cell:
     variant: str | None = None
     settings: tuple[str, ...] = ()
     rung: str | None = None
-    control: bool = False
+    control_of: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -100,6 +100,7 @@ def read_grid(path: Path) -> list[Cell]:
     if not isinstance(grid, Mapping) or not isinstance(grid.get("groups"), list):
         raise UserError(f"{path}: no list of 'groups'; write it like results/grid.yaml")
     cells = [cell for group in grid["groups"] for cell in cells_of({**grid.get("common", {}), **group}, path)]
+    check_controls(cells, path)
     seen: set[str] = set()
     for cell in cells:
         if cell.name in seen:
@@ -124,11 +125,24 @@ def cells_of(group: Mapping[str, Any], path: Path) -> list[Cell]:
             raise UserError(f"{path}: group '{name}' needs '{key}'{', a list' if key in LISTS else ''}; add it")
     if group.get("rung", RUNGS[0]) not in RUNGS:
         raise UserError(f"{path}: group '{name}' has the rung '{group['rung']}'; the rungs are {', '.join(RUNGS)}")
-    if group.get("control") and "rung" not in group:
-        raise UserError(f"{path}: group '{name}' is a control of no rung; add 'rung', or leave 'control' out")
     single = {key: group[key] for key in SINGLE if key in group}
-    single["settings"] = tuple(single.get("settings", ()))
+    single |= {key: tuple(single.get(key, ())) for key in ("settings", "control_of")}
     return [
         Cell(group=str(name), **dict(zip(LISTS, values, strict=True)), **single)
         for values in product(*(group[key] for key in LISTS))
     ]
+
+
+def check_controls(cells: Sequence[Cell], path: Path) -> None:
+    """Checks that a control stands on the rung of the groups that it is a control of.
+
+    Raises:
+        UserError: naming the group.
+    """
+    rungs = {cell.group: cell.rung for cell in cells}
+    for cell in cells:
+        for other in cell.control_of:
+            if cell.rung is None or rungs.get(other) != cell.rung:
+                raise UserError(
+                    f"{path}: group '{cell.group}' is a control of '{other}', which is no group on its rung; name one"
+                )

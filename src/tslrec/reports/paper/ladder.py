@@ -39,6 +39,7 @@ def ladder(inputs: SectionInputs) -> Section:
     path = inputs.results / "grid.yaml"
     grid = read_grid(path) if path.is_file() else []
     found = steps(inputs.rows, grid)
+    words = {step.row.names: step.group for step in found}
     tables, charts, more = [], [], []
     for protocol, title in PROTOCOLS.items():
         measured = [(step, compared(step.row, step.base, protocol, METRIC)) for step in found]
@@ -49,15 +50,15 @@ def ladder(inputs: SectionInputs) -> Section:
         own = [(step.row, step.own) for step in found if step.own is not None]
         if own:
             more.append(
-                comparison_table(own, protocol, [METRIC], f"Over the Base of its own backbone, history {title}")
+                comparison_table(own, protocol, [METRIC], f"Over the Base of its own backbone, history {title}", words)
             )
         pairs = [(step.row, other) for step in found if not step.control for other in controls_of(step, found)]
         if pairs:
-            more.append(comparison_table(pairs, protocol, [METRIC], f"Over the controls, history {title}"))
+            more.append(comparison_table(pairs, protocol, [METRIC], f"Over the controls, history {title}", words))
         before = [(step.row, best_before(step, found, f"{protocol}/{METRIC}")) for step in found if not step.control]
         ranked = [(row, other) for row, other in before if other is not None]
         if ranked:
-            more.append(comparison_table(ranked, protocol, [METRIC], f"Over the rung before, history {title}"))
+            more.append(comparison_table(ranked, protocol, [METRIC], f"Over the rung before, history {title}", words))
     charts += group_charts(found, METRIC)
     finished = {name for step in found for name in step.row.names}
     missing = [cell.name for cell in grid if cell.rung is not None and cell.name not in finished]

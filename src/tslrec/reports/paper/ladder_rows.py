@@ -29,14 +29,16 @@ class Step:
     Attributes:
         row: its cells.
         rung: the rung's name.
-        control: whether it is a control of the rung.
+        group: the group of the grid that says what it is.
+        control_of: the groups that it is a control of.
         base: the plain Base of `GROUND` on the same data set, with the same preset.
         own: the plain Base of the row's own backbone, if that is another one.
     """
 
     row: Row
     rung: str
-    control: bool
+    group: str
+    control_of: tuple[str, ...]
     base: Row
     own: Row | None = None
 
@@ -46,9 +48,19 @@ class Step:
 
     @property
     def title(self) -> str:
-        """The backbone, where one is trained, and the method."""
-        backbone = "" if self.row.backbone_title == NO_BACKBONE else f"{self.row.backbone_title}, "
-        return f"{backbone}{self.row.method_title}{' (control)' * self.control}"
+        """What it is, behind the backbone where one is trained."""
+        return self.name + " (control)" * self.control
+
+    @property
+    def name(self) -> str:
+        """The title of what is no control."""
+        backbone = self.row.backbone_title
+        return self.group if backbone == NO_BACKBONE else f"{backbone}: {self.group}"
+
+    @property
+    def control(self) -> bool:
+        """Whether it is a control of others."""
+        return bool(self.control_of)
 
     @property
     def seconds(self) -> float:
@@ -121,7 +133,7 @@ def on_rungs(
             continue
         differs = own is not None and own is not ground and own is not row and common_seeds(row, own)
         assert cell.rung is not None
-        yield Step(row, cell.rung, cell.control, ground, own if differs else None)
+        yield Step(row, cell.rung, cell.group, cell.control_of, ground, own if differs else None)
 
 
 def best_before(step: Step, others: Sequence[Step], metric: str) -> Row | None:
@@ -149,12 +161,22 @@ def best_before(step: Step, others: Sequence[Step], metric: str) -> Row | None:
 
 
 def controls_of(step: Step, others: Sequence[Step]) -> list[Row]:
-    """The controls of a row's rung on the same data set, backbone and preset, with a seed in common."""
+    """The controls of a row on the same data set and preset, with its backbone where both train one.
+
+    Args:
+        step: a row that may have controls.
+        others: all steps.
+    """
     return [
         each.row
         for each in others
-        if each.control
-        and each.rung == step.rung
-        and each.row.setting == step.row.setting
+        if step.group in each.control_of
+        and (each.row.data_name, each.row.preset) == (step.row.data_name, step.row.preset)
+        and (each.row.backbone_title == step.row.backbone_title or NO_BACKBONE in titles_of(each, step))
         and common_seeds(each.row, step.row)
     ]
+
+
+def titles_of(*steps: Step) -> list[str]:
+    """The titles of the backbones."""
+    return [step.row.backbone_title for step in steps]
