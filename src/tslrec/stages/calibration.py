@@ -58,14 +58,13 @@ def validation_scores(teacher: Restored, interactions: Interactions, config: Con
 
     They are those of all validation users, or of as many of them, drawn once, as `SCORE_BYTES` hold.
     """
-    output_IE = teacher.output_IE.float()
-    most = max(1, SCORE_BYTES // (4 * (len(output_IE) - 1)))
+    most = max(1, SCORE_BYTES // (4 * (len(teacher.output_IE) - 1)))
     if len(users_of(interactions, config, "validation")) > most:
         config = replace(config, training=replace(config.training, validation_users=most))
     scores, targets = [], []
     for batch in evaluation_inputs(interactions, config, "validation", teacher.max_len):
         user_BE = teacher.encode(batch.items_BL, batch.lengths_B).float()
-        scores.append(user_BE @ output_IE[1:].T)
+        scores.append(teacher.scores(user_BE))
         targets.append(batch.targets - 1)
     return torch.cat(scores), torch.cat(targets)
 

@@ -52,6 +52,8 @@ class Restored:
         max_len: the longest input, in items.
         backbone: the backbone around its finished item table; None where a language model encodes the user or reranks.
         reranker: reranks the first items by these scores; None of most.
+        faster_scores: the scores of all items `[B, I]`, padding left out, of user vectors, on the CPU, where they cost
+            much less than the product; None of most.
     """
 
     encode: Callable[[Tensor, Tensor], Tensor]
@@ -59,6 +61,14 @@ class Restored:
     max_len: int
     backbone: Backbone | None = None
     reranker: Reranker | None = None
+    faster_scores: Callable[[Tensor], Tensor] | None = None
+
+    def scores(self, user_BE: Tensor) -> Tensor:
+        """The scores of all items, `[B, I]`, padding left out, on the CPU."""
+        if self.faster_scores is not None:
+            return self.faster_scores(user_BE)
+        dtype = torch.promote_types(user_BE.dtype, self.output_IE.dtype)
+        return user_BE.to(dtype) @ self.output_IE[1:].to(dtype).T
 
 
 @dataclass(frozen=True)

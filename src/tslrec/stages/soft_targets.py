@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -166,24 +167,41 @@ def taught(
     lengths_X = ends_X - starts_X
     items_XK = torch.empty(len(starts_X), settings.count, dtype=torch.int32)
     shares_XK = torch.empty(len(starts_X), settings.count)
-    output_IE = teacher.output_IE.to(device)
+    scores_of = scoring(teacher, device)
+    output_IE = teacher.output_IE
     rows = min(MOST_ROWS, max(1, SCORE_BYTES // (len(output_IE) * output_IE.element_size())))
     # Neighbours in the order of lengths need little padding.
     order_X = np.argsort(lengths_X, kind="stable")
     for places in slices(len(order_X), size=rows):
         places_B = order_X[places]
         items_BL = torch.from_numpy(padded_ranges(interactions, starts_X[places_B], lengths_X[places_B]))
-        user_BE = teacher.encode(items_BL, torch.from_numpy(lengths_X[places_B])).to(device)
-        user_BE, table_IE = in_one_type(user_BE, output_IE)
-        with full_precision():
-            scores_BI = user_BE @ table_IE[1:].T
-        columns_BK, scores_BK = best_columns(scores_BI, settings.count)
+        user_BE = teacher.encode(items_BL, torch.from_numpy(lengths_X[places_B]))
+        columns_BK, scores_BK = best_columns(scores_of(user_BE), settings.count)
         if not torch.isfinite(scores_BK).all():
             raise UserError("soft_targets: the teacher gave scores that are not finite; look at the ensemble's members")
         items_XK[places_B] = (columns_BK + 1).to("cpu", torch.int32)
         assert settings.temperature is not None
         shares_XK[places_B] = (scores_BK / settings.temperature).softmax(dim=1).to("cpu", torch.float32)
     return items_XK, shares_XK
+
+
+def scoring(teacher: Restored, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """A function from user vectors on the CPU to the scores of all items `[B, I]` on the device.
+
+    Args:
+        teacher: scores all items.
+        device: where items are scored; another than the CPU multiplies with the whole table.
+    """
+    if device.type == "cpu":
+        return teacher.scores
+    output_IE = teacher.output_IE.to(device)
+
+    def product(user_BE: Tensor) -> Tensor:
+        user_BE, table_IE = in_one_type(user_BE.to(device), output_IE)
+        with full_precision():
+            return user_BE @ table_IE[1:].T
+
+    return product
 
 
 def certainty(items_XK: Tensor, shares_XK: Tensor, targets_X: Tensor) -> dict[str, float]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from tslrec.evaluation.hooks import EvaluatedUsers
 from tslrec.evaluation.ranking import target_ranks
 from tslrec.stages.ensemble.combining import combined, last_items, voice_of
+from tslrec.stages.ensemble.products import Product
 from tslrec.stages.ensemble.spread import Spread
 from tslrec.stages.ensemble.trials import ranks_of, some_users, weighted
 from tslrec.stages.restored import Restored
@@ -60,6 +61,27 @@ def test_the_sum_of_z_scores_is_a_dot_product(
     np.testing.assert_allclose(found_UI - found_UI.mean(axis=1, keepdims=True), expected_UI, atol=1e-4)
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**31), users=st.integers(1, 6), numbers=st.integers(0, 3), scores=st.sampled_from(["z", "raw"])
+)
+def test_users_of_few_numbers_are_scored_by_these_alone(seed: int, users: int, numbers: int, scores: str) -> None:
+    """As EASE's users are; a table of 200 items, so that three numbers are few."""
+    draws = torch.Generator().manual_seed(seed)
+    wide_IE, narrow_IE = (torch.randn(201, size, generator=draws) for size in (201, 3))
+    wide_UE, narrow_UE = torch.zeros(users, 201), torch.randn(users, 3, generator=draws)
+    places_UN = torch.randint(0, 201, (users, numbers), generator=draws)
+    wide_UE.scatter_(1, places_UN, torch.randn(users, numbers, generator=draws))
+    members = [Restored(lambda *_: wide_UE, wide_IE, 1), Restored(lambda *_: narrow_UE, narrow_IE, 1)]
+    product = Product(wide_IE)
+    assert product.is_wide
+    torch.testing.assert_close(product(wide_UE), wide_UE @ wide_IE[1:].T)
+    ensemble = combined([voice_of(each, scores) for each in members], [0.25, 0.75])
+    assert ensemble.faster_scores is not None
+    user_UF = ensemble.encode(torch.ones(users, 1, dtype=torch.int64), torch.ones(users, dtype=torch.int64))
+    torch.testing.assert_close(ensemble.scores(user_UF), user_UF @ ensemble.output_IE[1:].T)
+
+
 def test_raw_scores_are_summed_as_they_are() -> None:
     members = [member(torch.Generator().manual_seed(seed), 3, 1.0) for seed in (0, 1)]
     ensemble = combined([voice_of(each, "raw") for each, _ in members], [0.25, 0.75])
@@ -72,7 +94,7 @@ def test_raw_scores_are_summed_as_they_are() -> None:
 @pytest.mark.parametrize("size", [3, 20])
 def test_a_user_with_one_score_for_all_items_is_not_heard(size: int) -> None:
     table_IE = torch.ones(ITEMS + 1, size) * 0.1
-    inverse_B = Spread(table_IE).inverse(torch.randn(USERS, size, generator=torch.Generator().manual_seed(0)))
+    inverse_B = Spread(Product(table_IE)).inverse(torch.randn(USERS, size, generator=torch.Generator().manual_seed(0)))
     assert inverse_B.tolist() == [0.0] * USERS
 
 

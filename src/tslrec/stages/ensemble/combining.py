@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tslrec.stages.ensemble.products import Product
 from tslrec.stages.ensemble.spread import Spread
 from tslrec.stages.restored import Restored
 
@@ -24,11 +25,13 @@ class Voice:
         encode: see `Restored.encode`; histories may be longer than what the member reads. Its user vectors are scaled
             so that the scores of members can be summed.
         table_IE: the table that scores items, float32 `[I + 1, E]`.
+        product: of user vectors with that table.
         max_len: the longest input that it reads, in items.
     """
 
     encode: Callable[[Tensor, Tensor], Tensor]
     table_IE: Tensor
+    product: Product
     max_len: int
 
 
@@ -40,13 +43,14 @@ def voice_of(restored: Restored, scores: str) -> Voice:
         scores: `z` or `raw` (`EnsembleConfig.scores`).
     """
     table_IE = restored.output_IE.float()
-    spread = Spread(table_IE) if scores == "z" else None
+    product = Product(table_IE)
+    spread = Spread(product) if scores == "z" else None
 
     def encode(items_BL: Tensor, lengths_B: Tensor) -> Tensor:
         user_BE = restored.encode(*last_items(items_BL, lengths_B, restored.max_len)).float()
         return user_BE if spread is None else (user_BE * spread.inverse(user_BE)[:, None]).float()
 
-    return Voice(encode, table_IE, restored.max_len)
+    return Voice(encode, table_IE, product, restored.max_len)
 
 
 def combined(voices: Sequence[Voice], weights: Sequence[float]) -> Restored:
@@ -70,8 +74,18 @@ def combined(voices: Sequence[Voice], weights: Sequence[float]) -> Restored:
     def encode(items_BL: Tensor, lengths_B: Tensor) -> Tensor:
         return torch.cat([voice.encode(items_BL, lengths_B) * weight for voice, weight in heard], dim=1)
 
+    def scores(user_BF: Tensor) -> Tensor:
+        parts = user_BF.split([voice.table_IE.shape[1] for voice, _ in heard], dim=1)
+        total_BI = heard[0][0].product(parts[0])
+        for (voice, _), part_BE in zip(heard[1:], parts[1:], strict=True):
+            total_BI += voice.product(part_BE)
+        return total_BI
+
     table_IF = torch.cat([voice.table_IE for voice, _ in heard], dim=1)
-    return Restored(encode, table_IF, max(voice.max_len for voice, _ in heard))
+    is_wide = any(voice.product.is_wide for voice, _ in heard)
+    return Restored(
+        encode, table_IF, max(voice.max_len for voice, _ in heard), faster_scores=scores if is_wide else None
+    )
 
 
 def last_items(items_BL: Tensor, lengths_B: Tensor, max_len: int) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tslrec.stages.ensemble.products import Product
+
 BLOCK = 2**16
 """Items whose rows are in float64 at a time."""
 
@@ -24,17 +26,18 @@ class Spread:
     are then computed for each user.
 
     Args:
-        table_IE: the table that scores items; row 0 is padding.
+        product: of user vectors with the table that scores items.
     """
 
-    def __init__(self, table_IE: Tensor) -> None:
-        items_IE = table_IE[1:]
+    def __init__(self, product: Product) -> None:
+        self.product = product
+        items_IE = product.items_IE
         self.mean_E = torch.zeros(items_IE.shape[1], dtype=torch.float64)
         for rows_WE in items_IE.split(BLOCK):
             self.mean_E += rows_WE.double().sum(dim=0)
         self.mean_E /= len(items_IE)
         self.items_IE = items_IE
-        self.covariance_EE = None if items_IE.shape[1] >= len(items_IE) else self.covariance()
+        self.covariance_EE = None if product.is_wide else self.covariance()
 
     def covariance(self) -> Tensor:
         """`Cov(t)`, float64 `[E, E]`."""
@@ -48,8 +51,7 @@ class Spread:
         """The variance of each user's scores, float64 `[B]`."""
         if self.covariance_EE is not None:
             return ((user_BE @ self.covariance_EE) * user_BE).sum(dim=1)
-        scores_BI = (user_BE.to(self.items_IE.dtype) @ self.items_IE.T).double()
-        return scores_BI.var(dim=1, correction=0)
+        return self.product(user_BE.to(self.items_IE.dtype)).double().var(dim=1, correction=0)
 
     def inverse(self, user_BE: Tensor) -> Tensor:
         """One by the standard deviation of each user's scores, float64 `[B]`.

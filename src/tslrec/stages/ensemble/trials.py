@@ -55,7 +55,8 @@ class Trials:
     """
 
     def __init__(self, voices: Sequence[Voice], interactions: Interactions, config: Config) -> None:
-        self.items = [voice.table_IE[1:] for voice in voices]
+        self.products = [voice.product for voice in voices]
+        self.num_items = len(self.products[0].items_IE)
         self.masked = config.training.selection == "masked"
         longest = max(voice.max_len for voice in voices)
         self.batches = []
@@ -67,31 +68,26 @@ class Trials:
                         raise UserError(
                             f"members: number {number} gives user vectors that are not finite; train it anew"
                         )
-                kept = [self.scores(*each) if self.is_wide(each[1]) else each[1] for each in enumerate(said)]
+                kept = [
+                    product(user_BE) if product.is_wide else user_BE
+                    for product, user_BE in zip(self.products, said, strict=True)
+                ]
                 self.batches.append(VoicedUsers(evaluated_users(batch), tuple(kept)))
-
-    def is_wide(self, said: Tensor) -> bool:
-        """Whether what a member says of a user is as long as its scores of all items."""
-        return said.shape[1] >= len(self.items[0])
-
-    def scores(self, number: int, user_BE: Tensor) -> Tensor:
-        """A member's scores of all items, `[B, I]`."""
-        return user_BE @ self.items[number].T
 
     @torch.inference_mode()
     def measure(self, weightings: Sequence[Weights]) -> list[float]:
         """The validation NDCG@10 of each weighting."""
         kind, k = parse_metric(SELECTING_METRIC)
         metrics = [kind(k) for _ in weightings]
-        rows = max(1, SCORES // len(self.items[0]))
+        rows = max(1, SCORES // self.num_items)
         for batch in self.batches:
             size = len(batch.users.targets_B)
             for begin in range(0, size, rows):
                 users = some_users(batch.users, begin, min(size, begin + rows))
                 said = [each[begin : begin + rows] for each in batch.said]
                 scores = [
-                    each if self.is_wide(batch.said[number]) else self.scores(number, each)
-                    for number, each in enumerate(said)
+                    each if product.is_wide else product(each)
+                    for product, each in zip(self.products, said, strict=True)
                 ]
                 for weights, metric in zip(weightings, metrics, strict=True):
                     assert isinstance(metric, RankMetric)
