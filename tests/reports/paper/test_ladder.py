@@ -122,10 +122,14 @@ def test_rows_far_behind_are_in_the_table_and_not_in_the_chart(results: Path) ->
     measured = [(each, compared(each.row, each.base, "masked", "NDCG@10")) for each in found]
     step, lost = measured[1]
     lost = replace(lost, gain=-0.5 * lost.rival, low=-0.6 * lost.rival, high=-0.4 * lost.rival)
-    (chart,) = gain_charts([measured[0], (step, lost), *measured[2:]], "Gain")
+    near = replace(lost, gain=0.0, low=-0.1 * lost.rival, high=0.1 * lost.rival)
+    behind, level = ([measured[0], (step, each), *measured[2:]] for each in (lost, near))
+    (chart,) = gain_charts({"masked": behind, "not masked": level})
+    assert step.title in chart.labels
+    (chart,) = gain_charts({"masked": behind})
     assert step.title not in chart.labels
     assert len(chart.labels) == len(measured) - 1
-    assert gain_charts([(step, lost)], "Gain")[0].labels == [step.title]
+    assert gain_charts({"masked": [(step, lost)]})[0].labels == [step.title]
 
 
 def test_one_seed_is_a_hint(results: Path) -> None:

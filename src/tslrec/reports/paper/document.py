@@ -74,14 +74,14 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure: bars side by side, or lines.
+    """A figure: bars side by side, lines, or rows of dots.
 
     Attributes:
         title: the heading.
-        axis: what the vertical axis measures, with the unit.
-        labels: along the horizontal axis.
+        axis: what the axis of the values measures, with the unit; it is the vertical one, but for rows.
+        labels: along the other axis.
         series: the values.
-        kind: `bars` or `lines`.
+        kind: `bars`, `lines`, or `rows` (for labels that are whole sentences).
         scale: `linear` (bars start at 0) or `log`.
         number: format specification of its numbers.
         notes: sentences below the chart.

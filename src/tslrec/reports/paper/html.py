@@ -13,6 +13,7 @@ from typing import Any
 from tslrec.reports.paper.cells import CellResult
 from tslrec.reports.paper.document import Chart, Section, TableCell, TableView
 from tslrec.reports.paper.svg import draw
+from tslrec.reports.paper.svg_rows import draw_rows
 
 NUMBER = ' class="n"'
 BEYOND = "Beyond the paper"
@@ -79,7 +80,9 @@ def section_parts(section: Section, known: set[str]) -> Iterator[str]:
 def chart_parts(chart: Chart) -> Iterator[str]:
     """A chart with its caption and notes."""
     scale = " (logarithmic)" if chart.scale == "log" else ""
-    yield f"<figure><figcaption>{escape(chart.title + scale)}</figcaption>{draw(chart)}"
+    wide = chart.kind == "rows"
+    picture = draw_rows(chart) if wide else draw(chart)
+    yield f"<figure{' class=wide' * wide}><figcaption>{escape(chart.title + scale)}</figcaption>{picture}"
     yield from notes(chart.notes)
     yield "</figure>"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tslrec.evaluation.protocols import PROTOCOLS
 from tslrec.evaluation.significance import LEVEL, Comparison, holm
 from tslrec.reports.paper.comparisons import TESTS, compared, comparison_table, probability
@@ -40,13 +42,14 @@ def ladder(inputs: SectionInputs) -> Section:
     grid = read_grid(path) if path.is_file() else []
     found = steps(inputs.rows, grid)
     words = {step.row.names: step.group for step in found}
-    tables, charts, more = [], [], []
+    tables, more = [], []
+    by_protocol: dict[str, Measured] = {}
     for protocol, title in PROTOCOLS.items():
         measured = [(step, compared(step.row, step.base, protocol, METRIC)) for step in found]
         if not measured:
             continue
         tables.append(ladder_table(measured, protocol, f"Over SASRec's tuned Base, history {title}"))
-        charts += gain_charts(measured, f"Gain over SASRec's tuned Base, history {title}")
+        by_protocol[f"history {title}"] = measured
         own = [(step.row, step.own) for step in found if step.own is not None]
         if own:
             more.append(
@@ -59,7 +62,7 @@ def ladder(inputs: SectionInputs) -> Section:
         ranked = [(row, other) for row, other in before if other is not None]
         if ranked:
             more.append(comparison_table(ranked, protocol, [METRIC], f"Over the rung before, history {title}", words))
-    charts += group_charts(found, METRIC)
+    charts = [*gain_charts(by_protocol), *group_charts(found, METRIC)]
     finished = {name for step in found for name in step.row.names}
     missing = [cell.name for cell in grid if cell.rung is not None and cell.name not in finished]
     return Section(
@@ -133,22 +136,24 @@ def verdict(found: Comparison, bootstrap: float | None) -> str:
     return "yes" if found.gain > 0 and max(bootstrap, found.t_seeds) <= LEVEL else "no"
 
 
-def gain_charts(measured: Measured, title: str) -> list[Chart]:
+def gain_charts(measured: Mapping[str, Measured]) -> list[Chart]:
     """The relative gains with the bootstrap's intervals, one chart per data set.
 
-    A backbone that is far behind (`FAR_BEHIND`) would flatten the other bars; the table has it.
+    A backbone that is far behind (`FAR_BEHIND`) would flatten the others; the tables have it.
 
     Args:
-        measured: the steps, in order.
-        title: the chart's heading.
+        measured: the steps, in the same order for each name of a ranking protocol.
     """
     charts = []
-    for data in dict.fromkeys(step.row.data_title for step, _ in measured):
-        on_data = [(step, each) for step, each in measured if step.row.data_title == data]
-        own = [(step, each) for step, each in on_data if each.relative(each.high) > FAR_BEHIND] or on_data
-        points = [gain_point(step, each) for step, each in own]
-        labels = [step.title for step, _ in own]
-        charts.append(Chart(f"{data}: {title}", "gain, %", labels, [Series(METRIC, points)], number="+.1f"))
+    together = list(zip(*measured.values(), strict=True))
+    for data in dict.fromkeys(step.row.data_title for ((step, _), *_) in together):
+        on_data = [pairs for pairs in together if pairs[0][0].row.data_title == data]
+        near = [pairs for pairs in on_data if any(each.relative(each.high) > FAR_BEHIND for _, each in pairs)]
+        shown = near or on_data
+        series = [Series(name, [gain_point(*pairs[i]) for pairs in shown]) for i, name in enumerate(measured)]
+        labels = [step.title for ((step, _), *_) in shown]
+        heading = f"{data}: gain in {METRIC} over SASRec's tuned Base"
+        charts.append(Chart(heading, "gain, %", labels, series, kind="rows", number="+.1f"))
     return charts
 
 

@@ -73,7 +73,7 @@ def readme_figure(cells: Sequence[CellResult]) -> str:
         f'<rect width="{width:g}" height="{height:g}" rx="8" fill="#ffffff"/>',
         f'<text class="title" x="{MARGIN + LEFT:g}" y="26">{escape(title)}</text>',
         f'<g transform="translate({MARGIN:g} 34)">',
-        *legend(charts[0]),
+        *legend(charts[0], WIDTH),
         "</g>",
     ]
     for i, chart in enumerate(charts):

@@ -49,14 +49,16 @@ def draw(chart: Chart) -> str:
     axis = axis_of(chart)
     band = (WIDTH - LEFT - RIGHT) / max(1, len(chart.labels))
     label_parts, label_height = labels(chart, band)
-    height = TOP + PLOT_HEIGHT + label_height + 8
+    below = LINE * (len(legend_lines(chart, WIDTH)) - 1)
+    height = below + TOP + PLOT_HEIGHT + label_height + 8
     parts = [
         f'<svg viewBox="0 0 {WIDTH:g} {height:g}" role="img" aria-label="{escape(f"{chart.title}: {chart.axis}")}">',
-        *legend(chart),
+        *legend(chart, WIDTH),
+        f'<g class="plot" transform="translate(0 {below:g})">',
         *grid(axis, chart),
         *(bars(chart, axis, band) if chart.kind == "bars" else lines(chart, axis, band)),
         *label_parts,
-        "</svg>",
+        "</g></svg>",
     ]
     return "\n".join(parts)
 
@@ -105,18 +107,47 @@ def grid(axis: Axis, chart: Chart) -> Iterator[str]:
     )
 
 
-def legend(chart: Chart) -> Iterator[str]:
-    """The names of the series, above the plot; nothing for a single series."""
+def legend_lines(chart: Chart, width: float) -> list[list[int]]:
+    """The numbers of the series in each line of the legend; one empty line for a single series.
+
+    Args:
+        chart: the chart.
+        width: of the picture.
+    """
+    found: list[list[int]] = [[]]
     if len(chart.series) < 2:
-        return
-    widths = [len(series.name) * CHARACTER + 26 for series in chart.series]
-    scale = min(1.0, (WIDTH - RIGHT - 4) / sum(widths))
-    x = max(4.0, min(LEFT, WIDTH - RIGHT - sum(widths) * scale))
-    for i, (series, width) in enumerate(zip(chart.series, widths, strict=True)):
-        size = f' textLength="{len(series.name) * CHARACTER * scale:.0f}"' if scale < 1 else ""
-        yield f'<rect class="s{i % COLOURS}" x="{x:.1f}" y="8" width="10" height="10"/>'
-        yield f'<text class="legend" x="{x + 14:.1f}" y="17"{size}>{escape(series.name)}</text>'
-        x += width * scale
+        return found
+    used = 0.0
+    for i, series in enumerate(chart.series):
+        own = entry_width(series.name)
+        if found[-1] and used + own > width - RIGHT - 4:
+            found.append([])
+            used = 0.0
+        found[-1].append(i)
+        used += own
+    return found
+
+
+def entry_width(name: str) -> float:
+    """The width of a series' entry in the legend."""
+    return len(name) * CHARACTER + 26
+
+
+def legend(chart: Chart, width: float) -> Iterator[str]:
+    """The names of the series, above the plot, in as many lines as they need; nothing for a single series.
+
+    Args:
+        chart: the chart.
+        width: of the picture.
+    """
+    found = [[(i, entry_width(chart.series[i].name)) for i in members] for members in legend_lines(chart, width)]
+    longest = max(sum(own for _, own in members) for members in found)
+    for line, members in enumerate(found):
+        x, y = max(4.0, min(LEFT, width - RIGHT - longest)), 8 + LINE * line
+        for i, own in members:
+            yield f'<rect class="s{i % COLOURS}" x="{x:.1f}" y="{y:g}" width="10" height="10"/>'
+            yield f'<text class="legend" x="{x + 14:.1f}" y="{y + 9:g}">{escape(chart.series[i].name)}</text>'
+            x += own
 
 
 def bar_places(chart: Chart, band: float) -> Iterator[tuple[int, int, float, float, Point]]:
