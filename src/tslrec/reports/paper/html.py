@@ -80,9 +80,8 @@ def section_parts(section: Section, known: set[str]) -> Iterator[str]:
 def chart_parts(chart: Chart) -> Iterator[str]:
     """A chart with its caption and notes."""
     scale = " (logarithmic)" if chart.scale == "log" else ""
-    wide = chart.kind == "rows"
-    picture = draw_rows(chart) if wide else draw(chart)
-    yield f"<figure{' class=wide' * wide}><figcaption>{escape(chart.title + scale)}</figcaption>{picture}"
+    picture, wide = (draw_rows(chart), ' class="wide"') if chart.kind == "rows" else (draw(chart), "")
+    yield f"<figure{wide}><figcaption>{escape(chart.title + scale)}</figcaption>{picture}"
     yield from notes(chart.notes)
     yield "</figure>"
 

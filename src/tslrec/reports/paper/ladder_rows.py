@@ -49,13 +49,8 @@ class Step:
     @property
     def title(self) -> str:
         """What it is, behind the backbone where one is trained."""
-        return self.name + " (control)" * self.control
-
-    @property
-    def name(self) -> str:
-        """The title of what is no control."""
-        backbone = self.row.backbone_title
-        return self.group if backbone == NO_BACKBONE else f"{backbone}: {self.group}"
+        backbone = "" if self.row.backbone_title == NO_BACKBONE else f"{self.row.backbone_title}: "
+        return f"{backbone}{self.group}{' (control)' * self.control}"
 
     @property
     def control(self) -> bool:
@@ -172,11 +167,6 @@ def controls_of(step: Step, others: Sequence[Step]) -> list[Row]:
         for each in others
         if step.group in each.control_of
         and (each.row.data_name, each.row.preset) == (step.row.data_name, step.row.preset)
-        and (each.row.backbone_title == step.row.backbone_title or NO_BACKBONE in titles_of(each, step))
+        and len({each.row.backbone_title, step.row.backbone_title} - {NO_BACKBONE}) < 2
         and common_seeds(each.row, step.row)
     ]
-
-
-def titles_of(*steps: Step) -> list[str]:
-    """The titles of the backbones."""
-    return [step.row.backbone_title for step in steps]
