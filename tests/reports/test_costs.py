@@ -17,15 +17,19 @@ from support.checkout import CHECKOUT
 from support.interactions import make_interactions
 from tslrec.cli.main import main
 from tslrec.data.audit import audit
+from tslrec.data.ingest import ingest
 from tslrec.data.windows import recent_positions
 from tslrec.llm.packing import Packer
 from tslrec.llm.shape import Shape, shape_of
 from tslrec.llm.tiny import random_llama
+from tslrec.pipeline.composition import compose_overrides
 from tslrec.reports.costs.activations import Step
+from tslrec.reports.costs.forecast import plan_of
 from tslrec.reports.costs.memory import CONTEXT_BYTES, GIB, HOST_BUFFER, Memory, pinned_bytes, training_memory
 from tslrec.reports.costs.placement import Placement
 from tslrec.reports.costs.work import both_ways, histogram
 from tslrec.settings.language_models import LLMConfig, LoraConfig
+from tslrec.stages.e4srec.data import InstanceDataModule
 from tslrec.stages.sft.data import PreferenceDataModule
 from tslrec.system.errors import UserError
 
@@ -99,6 +103,28 @@ def test_e4srecs_instances_are_those_of_the_audit(train_lengths: NDArray[np.int6
     assert len(found) == audit(interactions, 50, None).training.recent_positions
     assert found.min() == 0
     assert found.max() <= 49
+
+
+def test_a_share_of_e4srecs_instances_is_planned_as_it_is_trained() -> None:
+    config = compose_overrides(["method=tslrec", "llm=tiny", "data.reader.num_users=60", "e4srec.share=.25"])
+    config.data.reader |= {"num_items": 40, "num_categories": 4}
+    planned = plan_of(config).e4srec["shared"].tokens
+    data = InstanceDataModule(
+        ingest(config.data, Path(config.cache)),
+        Packer(num_response=2),
+        max_len=config.training.max_len,
+        batch_size=config.e4srec.batch_size,
+        eval_batch_size=4,
+        seed=0,
+        share=0.25,
+    )
+    assert planned.examples == len(data.targets_N)
+    assert planned.steps == len(data.batches)
+
+
+def test_a_plan_of_e4srec_says_where_its_work_stands() -> None:
+    with pytest.raises(UserError, match="method=e4srec stands beside the SFT's; choose method=tslrec"):
+        plan_of(compose_overrides(["method=e4srec", "llm=tiny"]))
 
 
 def test_the_histogram_counts_every_user_once(train_lengths: NDArray[np.int64]) -> None:

@@ -17,8 +17,8 @@ from tslrec.system.processes import rank_and_world_size
 
 T = TypeVar("T")
 
-HELD_BACK_STREAM = 1
-"""Number of the random stream that draws the held-back users; it makes the draw independent of the shuffling."""
+HELD_BACK_STREAM, SHARE_STREAM = 1, 2
+"""Numbers of the random streams that draw held-back users and a share of instances, apart from the shuffling."""
 
 
 class RandomBatches:
@@ -211,3 +211,20 @@ def split_users(num_users: int, held_back: float, seed: int) -> tuple[NDArray[np
     chosen = np.random.default_rng([seed, HELD_BACK_STREAM]).choice(num_users, count, replace=False)
     is_held_back = np.isin(users, chosen)
     return users[~is_held_back], users[is_held_back]
+
+
+def drawn_share(count: int, share: float, seed: int) -> NDArray[np.int64]:
+    """Draws a share of `count` instances, at least one where there is one.
+
+    Args:
+        count: number of instances.
+        share: above 0, at most 1; 1 gives all.
+        seed: determines the draw.
+
+    Returns:
+        Indices of instances, ascending.
+    """
+    if share == 1 or count == 0:
+        return np.arange(count)
+    draw = np.random.default_rng([seed, SHARE_STREAM])
+    return np.sort(draw.choice(count, max(1, round(share * count)), replace=False))

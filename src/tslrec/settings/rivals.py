@@ -20,6 +20,7 @@ class E4SRecConfig:
         learning_rate: AdamW's peak, reached after the warm-up; a cosine to zero follows.
         weight_decay: AdamW's.
         max_epochs: passes over the instances; the best by validation NDCG@10 is kept (the original keeps the last).
+        share: share of the instances that is trained on, drawn once.
         warmup_steps: optimizer steps during which the learning rate rises linearly.
         gradient_clip: largest norm of the gradient.
         eval_batch_size: users per forward pass.
@@ -30,6 +31,7 @@ class E4SRecConfig:
     learning_rate: float = bounded(3e-4, above=0)
     weight_decay: float = bounded(0.0, least=0)
     max_epochs: int = bounded(3, least=1)
+    share: float = bounded(1.0, above=0, most=1)
     warmup_steps: int = bounded(100, least=0)
     gradient_clip: float = bounded(1.0, above=0)
     eval_batch_size: int = bounded(128, least=1)

@@ -78,6 +78,29 @@ def test_an_epoch_shows_each_instance_once() -> None:
     assert sorted(targets.tolist()) == sorted(interactions.items[data.targets_N].tolist())
 
 
+def test_a_share_of_the_instances_is_drawn_once() -> None:
+    interactions = cycles(17)
+
+    def shown(share: float, seed: int = 0) -> list[tuple[int, int]]:
+        data = InstanceDataModule(
+            interactions,
+            Packer(num_response=2),
+            max_len=MAX_LEN,
+            batch_size=8,
+            eval_batch_size=4,
+            seed=seed,
+            share=share,
+        )
+        assert len(data.batches) == -(-len(data.targets_N) // 8)
+        return list(zip(data.begins_N.tolist(), data.targets_N.tolist(), strict=True))
+
+    everything, half = shown(1.0), shown(0.5)
+    assert len(half) == round(len(everything) / 2)
+    assert set(half) < set(everything)
+    assert half == shown(0.5) != shown(0.5, seed=1)
+    assert len(shown(1e-9)) == 1
+
+
 def test_users_are_evaluated_on_what_the_recommenders_are() -> None:
     interactions = make_interactions([[1, 2, 3, 4, 5], [6, 7], [8, 9, 10, 8]])
     (batch,) = data_module(interactions).test_dataloader()

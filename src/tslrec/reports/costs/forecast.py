@@ -61,6 +61,8 @@ def plan_of(config: Config) -> Plan:
     name = config.method.name
     if "untuned_llm" in config.method.stages:
         raise UserError(f"plan: of method={name} the language model's work is the augmentation of method=tslrec alone")
+    if "e4srec" in config.method.stages:
+        raise UserError(f"plan: the work of method={name} stands beside the SFT's; choose method=tslrec")
     if "sft" not in config.method.stages:
         raise UserError(f"plan: method={name} runs no language model; choose method=tslrec")
     interactions = ingest(config.data, Path(config.cache))

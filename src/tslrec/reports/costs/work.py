@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tslrec.config import Config
-from tslrec.data.batching import RandomBatches, split_users
+from tslrec.data.batching import RandomBatches, drawn_share, split_users
 from tslrec.data.packing import pack_rows
 from tslrec.data.windows import recent_positions
 from tslrec.llm.packing import ROW_LENGTH
@@ -114,7 +114,7 @@ class Plan:
         device: the profile that times and memory are for.
         sft: an epoch of the preference SFT.
         augmentation: the augmentation of the whole catalogue.
-        e4srec: an epoch of E4SRec.
+        e4srec: an epoch of E4SRec, over the share of its instances that it trains on.
         e4srec_inference: E4SRec's inference for all users.
         items: how many tokens an item takes in the SFT and the augmentation.
     """
@@ -190,6 +190,7 @@ def make_plan(
     rival = config.e4srec
     rivals_adapter = shape.lora_parameters(rival.lora.rank, rival.lora.targets)
     _, instances = recent_positions(train_lengths_U, config.training.max_len)
+    instances = instances[drawn_share(len(instances), rival.share, seed)]
     tested_U = np.minimum(train_lengths_U + 1, config.training.max_len)
     read_U, catalogue = tokens_of(shown_U, items), tokens_of(np.ones(num_items, dtype=np.int64), items)
     augment_batch, batch = config.sft.augment_batch_size, config.sft.batch_size

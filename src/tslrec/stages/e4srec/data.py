@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tslrec.data.batching import Batches, RandomBatches, rank_share
+from tslrec.data.batching import Batches, RandomBatches, drawn_share, rank_share
 from tslrec.data.datamodule import evaluation_batches, seen_items
 from tslrec.data.interactions import Interactions
 from tslrec.data.windows import recent_positions
@@ -70,7 +70,8 @@ class InstanceDataModule(lightning.LightningDataModule):
         max_len: targets per user in training; items of a history in evaluation.
         batch_size: instances per optimizer step, over all processes.
         eval_batch_size: users per forward pass in evaluation.
-        seed: decides the order of the instances.
+        seed: decides the order of the instances, and which share of them.
+        share: share of the instances that is trained on, drawn once.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class InstanceDataModule(lightning.LightningDataModule):
         batch_size: int,
         eval_batch_size: int,
         seed: int,
+        share: float = 1.0,
     ) -> None:
         super().__init__()
         self.interactions = interactions
@@ -89,6 +91,8 @@ class InstanceDataModule(lightning.LightningDataModule):
         self.max_len = max_len
         self.eval_batch_size = eval_batch_size
         users_N, shown_N = recent_positions(interactions.train_lengths, max_len)
+        kept_N = drawn_share(len(users_N), share, seed)
+        users_N, shown_N = users_N[kept_N], shown_N[kept_N]
         counts_U = np.minimum(interactions.train_lengths, max_len)
         self.begins_N = (interactions.offsets[:-1] + interactions.train_lengths - counts_U)[users_N]
         self.targets_N = self.begins_N + shown_N

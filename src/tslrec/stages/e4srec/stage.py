@@ -42,6 +42,7 @@ def run(context: StageContext) -> dict[str, Any]:
         batch_size=numbers.batch_size,
         eval_batch_size=numbers.eval_batch_size,
         seed=context.seed,
+        share=numbers.share,
     )
     module = E4SRecModule(
         lambda: new_e4srec(config.llm, numbers.lora, source, item_embeddings_ID),

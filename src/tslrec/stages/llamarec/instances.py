@@ -10,12 +10,12 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from tslrec.data.batching import RandomBatches
+from tslrec.data.batching import RandomBatches, drawn_share
 from tslrec.data.interactions import Interactions
 from tslrec.data.windows import Prefixes, all_prefixes
 
-SHARE_STREAM, CANDIDATE_STREAM = 2, 3
-"""Numbers of the random streams that draw the share of instances, and candidates."""
+CANDIDATE_STREAM = 3
+"""Number of the random stream that draws candidates."""
 
 
 class VisitBatches(RandomBatches):
@@ -38,11 +38,7 @@ def training_prefixes(interactions: Interactions, history: int, share: float, se
         seed: draws the share.
     """
     prefixes = all_prefixes(interactions, history)
-    count = len(prefixes)
-    if share == 1 or count == 0:
-        return prefixes
-    kept = np.random.default_rng([seed, SHARE_STREAM]).choice(count, max(1, round(share * count)), replace=False)
-    kept.sort()
+    kept = drawn_share(len(prefixes), share, seed)
     return Prefixes(prefixes.users[kept], prefixes.starts[kept], prefixes.ends[kept])
 
 
