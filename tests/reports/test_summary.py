@@ -30,7 +30,7 @@ READ_BY_STAGE = {stage.name: stage.sections for stage in STAGES}
 MADE_UP = (
     *("preferences", "fusion", "llm", "sft", "knowledge"),
     *("e4srec", "llamarec", "item_index", "p5", "pod", "t5"),
-    *("codes", "ease", "ensemble", "soft_targets", "item_text"),
+    *("ease", "ensemble", "soft_targets", "item_text"),
 )
 FIRST = {"model": None, "training": None, **dict.fromkeys(MADE_UP, 1)}
 

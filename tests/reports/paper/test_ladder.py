@@ -138,6 +138,22 @@ def test_one_seed_is_a_hint(results: Path) -> None:
     assert section.missing_note == "4 cells, beauty-sasrec-distilled-tuned-seed1 first"
 
 
+def test_rows_of_a_removed_method_are_marked_and_not_missing(results: Path) -> None:
+    inputs = made(results, seeds=(0,))
+    removed = GRID.replace("method: [ease],", "method: [ease], removed: 6ba8946,").replace(
+        "variant: itself,", "variant: itself, removed: 6ba8946,"
+    )
+    (results / "grid.yaml").write_text(removed, encoding="utf-8")
+    section = make_section("ladder", inputs)
+    titles = ["Sum", "EASE (removed)", "SASRec: Teacher", "SASRec: Itself (removed) (control)"]
+    assert [text(row[2]) for row in section.tables[0].rows] == titles
+    assert set(section.charts[0].labels) <= set(titles)
+    (over_control,) = (each for each in section.more if each.title == "Over the controls, history masked")
+    assert column(over_control, "") == ["Teacher − Itself (removed)"]
+    assert any(note.startswith("(removed): ") for note in section.tables[0].notes)
+    assert section.missing_note == "2 cells, beauty-sasrec-distilled-tuned-seed1 first"
+
+
 def test_a_gain_holds_where_both_tests_agree(results: Path) -> None:
     inputs = made(results)
     (base,) = (row for row in inputs.rows if row.method_name == "base")
