@@ -52,7 +52,7 @@ def missing(bench: Bench) -> None:
 
     Where `bench.cells` names cells, it runs those, in that order, also where the checkout has a result of them.
     """
-    from tslrec.reports.paper.grid import read_grid
+    from tslrec.reports.paper.grid import read_grid, runnable
     from tslrec.reports.paper.runner import Runner, cores, missing_cells
     from tslrec.system.errors import StoppedError
 
@@ -61,7 +61,7 @@ def missing(bench: Bench) -> None:
     trainer = "gpu" if bench.on_card else "cpu"
     grid = [replace(cell, trainer=trainer) for cell in read_grid(results / "grid.yaml")]
     before = {path.name for path in (results / "cells").glob("*.json")}
-    wanted = missing_cells(grid if not bench.cells else named(grid, bench.cells), results / "cells")
+    wanted = missing_cells(runnable(grid if not bench.cells else named(grid, bench.cells)), results / "cells")
     cells = [cell for cell in wanted if can_run(cell, bench)]
     if not cells:
         raise NotMeasuredError("no cell of the grid is missing that can run with what is on this machine")

@@ -16,7 +16,6 @@ from tslrec.settings.bounds import LONGEST, bounded, one_of
 from tslrec.settings.language_models import EncoderDecoderConfig, LLMConfig
 from tslrec.settings.rivals import E4SRecConfig, ItemIndexConfig, LlamaRecConfig, P5Config, PODConfig
 from tslrec.settings.second_stages import (
-    CodesConfig,
     EaseConfig,
     EnsembleConfig,
     ItemTextConfig,
@@ -298,7 +297,6 @@ class Config:
         ease: the linear recommender EASE.
         ensemble: how the scores of the members are summed.
         soft_targets: what a teacher's scores add to the targets.
-        codes: the codes of the items.
         item_text: what is read from the items' titles.
         members: recommenders of other runs that a stage reads. Each is a text of words that its command line has
             otherwise than this one, such as `model=fmlp seed=1`; its method is `base` where it names none.
@@ -338,7 +336,6 @@ class Config:
     ease: EaseConfig = field(default_factory=EaseConfig)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     soft_targets: SoftTargetsConfig = field(default_factory=SoftTargetsConfig)
-    codes: CodesConfig = field(default_factory=CodesConfig)
     item_text: ItemTextConfig = field(default_factory=ItemTextConfig)
     members: list[str] = field(default_factory=list)
     trainer: TrainerConfig = MISSING

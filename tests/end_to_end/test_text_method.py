@@ -58,7 +58,7 @@ def test_a_run_reads_titles_and_recommends(tmp_path: Path) -> None:
 def test_every_fusion_shares_the_titles_states_and_so_does_every_seed(tmp_path: Path) -> None:
     others = (
         ("seed=3",),
-        ("fusion=knowledge_only", *STATES, "seed=1"),
+        ("fusion=gate", *STATES, "seed=1"),
         ("fusion=gate", "item_text.control=permuted", "seed=2"),
     )
     for words in others:

@@ -29,7 +29,6 @@ GROUPS = ("method", "data", "model", "llm", "t5", "fusion", "preset", "trainer",
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((CONFIGS / group).glob("*.yaml"))]
 METHODS_OF_FUSIONS = {
     "category": ["method=ci"],
-    "codes": ["method=codes"],
     "initial": ["method=text"],
 }
 """Which method makes what a fusion reads, where `tslrec` does not."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +167,19 @@ def test_a_run_that_cannot_be_read_stops_the_cleaning(root: Path) -> None:
     (root / "runs" / "base" / "result.json").write_text("{")
     with pytest.raises(UserError, match=r"result.json: not the result of a run"):
         left_over(root, inventory(root))
+
+
+def test_results_of_a_stage_that_was_removed_are_listed_and_cleaned_like_others(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(root / "runs")
+    assert code_version("attic") is None
+    of_run, left = (make(root, recipe("attic", name)) for name in ("needed", "forgotten"))
+    record(root, of_run, make(root, recipe("fusion", "last", attic=of_run.key)))
+    killed = begin(root, recipe("attic", "killed"), step=3)
+    found = {each.name: each.state for each in inventory(root, check_files=True) if each.stage == "attic"}
+    assert found == {of_run.folder.name: State.DONE, left.folder.name: State.DONE, killed.name: State.STOPPED}
+    main(["status", str(root)])
+    assert "attic" in capsys.readouterr().out
+    main(["clean", str(root), "--yes"])
+    assert [each.name for each in inventory(root) if each.stage == "attic"] == [of_run.folder.name]

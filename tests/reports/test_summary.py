@@ -30,7 +30,7 @@ READ_BY_STAGE = {stage.name: stage.sections for stage in STAGES}
 MADE_UP = (
     *("preferences", "fusion", "llm", "sft", "knowledge"),
     *("e4srec", "llamarec", "item_index", "p5", "pod", "t5"),
-    *("codes", "ease", "ensemble", "soft_targets", "item_text"),
+    *("ease", "ensemble", "soft_targets", "item_text"),
 )
 FIRST = {"model": None, "training": None, **dict.fromkeys(MADE_UP, 1)}
 
@@ -190,6 +190,19 @@ def test_what_a_result_did_not_record_is_read_from_its_artifacts(record: Callabl
     (found,) = read_results(root)
     assert found["content"] == "aa"
     assert (found["stages"]["backbone"]["version"], found["stages"]["backbone"]["processes"]) == (7, 2)
+
+
+def test_seeds_of_a_stage_that_was_removed_share_a_row_and_its_settings_count() -> None:
+    def run(seed: int, number: int) -> dict[str, Any]:
+        found = result(seed, 0.1)
+        method = {"name": "attic", "title": "Attic", "stages": ["attic", "fusion"]}
+        fusion = {"name": "attic", "_target_": "tslrec.models.fusions.attic.AtticFusion"}
+        found["config"] |= {"method": method, "fusion": fusion, "attic": {"number": number}}
+        return {**found, "method": "attic"}
+
+    rows = summarise([run(0, 1), run(1, 1), run(2, 3)])
+    assert [(row.seeds, row.differs) for row in rows] == [((0, 1), "attic.number=1"), ((2,), "attic.number=3")]
+    assert {row.title for row in rows} == {"Attic"}
 
 
 def test_runs_that_continue_runs_of_other_settings_are_rows_of_their_own() -> None:

@@ -7,7 +7,7 @@
 
 results/grid.yaml lists the cells in order; their results go to results/cells, two files per cell, to be committed. A
 cell is a run of train.py: it reuses stage results that exist, and a stopped cell resumes. The output of the runs is in
-ARTIFACTS/paper.
+ARTIFACTS/paper. Cells of a method that was removed are shown, and never run.
 """
 
 from __future__ import annotations
@@ -50,11 +50,12 @@ def run(arguments: argparse.Namespace) -> None:
     """Runs the missing cells, then prints the tables and figures.
 
     Raises:
-        UserError: if an argument is wrong, the grid or a cell cannot be read, or a cell failed.
+        UserError: if an argument is wrong, the grid or a cell cannot be read, the method of all cells that are asked
+            for was removed, or a cell failed.
     """
     from rich.console import Console
 
-    from tslrec.reports.paper.grid import read_grid
+    from tslrec.reports.paper.grid import read_grid, runnable
 
     check_arguments(arguments)
     console = Console()
@@ -66,9 +67,9 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.list:
             for cell in cells:
                 there = (arguments.results / "cells" / f"{cell.name}.json").is_file()
-                log.info(f"{'done   ' if there else 'missing'}  {cell.name}")
+                log.info(f"{'done' if there else 'missing' if cell.removed is None else 'removed':7}  {cell.name}")
             return
-        run_missing(cells, arguments)
+        run_missing(runnable(cells), arguments)
     from tslrec.reports.paper.cells import read_cells
     from tslrec.reports.paper.text import print_section
 

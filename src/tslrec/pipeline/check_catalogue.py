@@ -12,7 +12,6 @@ from tslrec.pipeline.check_models import refuse_too_large
 from tslrec.stages.ease.limits import check_ease
 from tslrec.stages.method_stages import fusion_inputs, stages_of
 from tslrec.system.errors import UserError
-from tslrec.system.shown_values import shown
 
 if TYPE_CHECKING:
     from tslrec.data.interactions import Interactions
@@ -55,10 +54,6 @@ def check_catalogue(config: Config, num_items: int) -> None:
         raise UserError(f"soft_targets.count={count}: {name} has only {num_items} items; set it to {num_items} or less")
     if "ease" in stages:
         check_ease(config, num_items)
-    if "codes" in stages and max(config.codes.sizes) > num_items:
-        raise UserError(
-            f"codes.sizes={shown(config.codes.sizes)}: {name} has only {num_items} items; make no level larger"
-        )
     size = config.item_text.size
     if size is not None and size >= num_items and "item_text" in stages:
         raise UserError(

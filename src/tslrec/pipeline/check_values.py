@@ -38,7 +38,6 @@ def check_values(config: Config) -> None:
         if not getattr(config, section).lora.targets:
             raise UserError(f"{section}.lora.targets=[]: name at least one linear layer, such as q_proj")
     check_item_index(config)
-    check_codes(config)
     check_metrics(config.metrics)
     profile_of(config.trainer.device)
 
@@ -124,18 +123,6 @@ def check_item_index(config: Config) -> None:
             raise UserError(f"p5.tasks: {shown(task)} is none of {', '.join(P5_TASKS)}{nearest(task, P5_TASKS)}")
     if "sequential" not in tasks or len(set(tasks)) != len(tasks):
         raise UserError("p5.tasks: name each task once, and sequential among them, which the evaluation asks for")
-
-
-def check_codes(config: Config) -> None:
-    """Checks the numbers of codes of the levels.
-
-    Raises:
-        UserError: naming a number that is none.
-    """
-    if not config.codes.sizes:
-        raise UserError("codes.sizes=[]: name the number of codes of at least one level, such as [64,512]")
-    for size in config.codes.sizes:
-        check_bounds("codes.sizes", size, least=1, most=MOST)
 
 
 def check_sizes(key: str, sizes: Mapping[str, int] | None, *, zero_allowed: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 OF_THE_RUN = {"compare": "[]", "members": "[]", "continue_from": None, "examples": 0}
 """Settings that a run has for itself, with the values that its members have instead."""
 
-OF_ITS_STAGES = ("fusion", "ensemble", "soft_targets", "codes", "source_model")
+OF_ITS_STAGES = ("fusion", "ensemble", "soft_targets", "source_model")
 """Settings of the stages that read members, or come after them. The words of a member may set them anew."""
 
 SHARED = ("data", "artifacts", "cache")

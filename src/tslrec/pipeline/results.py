@@ -139,6 +139,7 @@ Names = tuple[str, str, str, str]
 
 
 REMOVED_SETTINGS: Mapping[str, Any] = {
+    "ease.rank": None,
     "fusion.gate_bias": 0.0,
     "fusion.knowledge_dropout": 0.0,
     "fusion.knowledge_scale": 1.0,
@@ -334,7 +335,9 @@ def method_title(method: str, config: Mapping[str, Any]) -> str:
 def sections_read(stage: str, config: Mapping[str, Any]) -> Sequence[str]:
     """The sections of the configuration that a stage reads; all recorded ones for a stage that is unknown today."""
     found = find_stage(stage)
-    return tuple(config) if found is None else found.sections
+    if found is not None:
+        return found.sections
+    return [name for name, section in config.items() if isinstance(section, Mapping)]
 
 
 def with_defaults(name: str, section: Any) -> Any:

@@ -1,8 +1,8 @@
-"""What may be set of what a second stage is given: other recommenders, codes, soft targets, texts of items."""
+"""What may be set of what a second stage is given: other recommenders, soft targets, texts of items."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tslrec.settings.bounds import bounded, one_of
 
@@ -13,11 +13,9 @@ class EaseConfig:
 
     Attributes:
         penalty: the L2 penalty λ on the item weights.
-        rank: keep so many singular vectors of the item weights; null: keep the weights themselves.
     """
 
     penalty: float = bounded(250.0, above=0)
-    rank: int | None = bounded(None, least=1)
 
 
 @dataclass
@@ -33,21 +31,6 @@ class EnsembleConfig:
 
     scores: str = one_of("z", ["z", "raw"])
     weights: list[float] | None = None
-
-
-@dataclass
-class CodesConfig:
-    """Codes of items: residual k-means over the item vectors of the members.
-
-    Attributes:
-        sizes: codes of each level, from the first to the last.
-        num_starts: runs of k-means from other initial centroids, of which the best is kept.
-        permuted: give each item the codes of a random other one, as a control.
-    """
-
-    sizes: list[int] = field(default_factory=lambda: [64, 512, 2048])
-    num_starts: int = bounded(1, least=1)
-    permuted: bool = False
 
 
 @dataclass
@@ -77,8 +60,8 @@ class ItemTextConfig:
         batch_size: titles per forward pass.
         shard_size: titles per shard. A killed run loses at most the shard that each process was computing.
         size: keep so many principal components; null: the states themselves.
-        whitened: give each principal component the standard deviation 1. The fusions `gate` and `knowledge_only` do so
-            anyway, since they standardise each number of the knowledge.
+        whitened: give each principal component the standard deviation 1. The fusion `gate` does so anyway, since it
+            standardises each number of the knowledge.
         control: `permuted`: the vectors are dealt to the items at random; `random`: vectors are drawn from a normal
             distribution of the same covariance; null: neither.
     """

@@ -37,8 +37,7 @@ class Stage:
         sections: the sections of the configuration that `settings` reads; tables compare runs by these.
         label: the readable part of the names of its result folders, after the data set's name.
         makes: the arrays that a fusion may ask for by the name of a parameter: `knowledge_IH` `[I + 1, H]`,
-            `clusters_I` `[I + 1]`, `codes_IC` `[I + 1, C]` (I items, row 0 for padding; H size of an item's knowledge;
-            C codes of an item).
+            `clusters_I` `[I + 1]` (I items, row 0 for padding; H size of an item's knowledge).
         runs_llm: whether it runs the language model, so that the model's weights determine its result, too.
         together: whether every process of a job runs it and rank 0 writes; otherwise rank 0 runs it alone while the
             others wait.

@@ -22,7 +22,7 @@ from tslrec.stages.building import build_fusion
 from tslrec.stages.knowledge_width import check_knowledge_width
 from tslrec.stages.members import Member
 from tslrec.stages.method_stages import fusion_inputs, maker_of
-from tslrec.stages.outputs import CODES, PREFERENCES, clusters, item_codes
+from tslrec.stages.outputs import PREFERENCES, clusters
 from tslrec.system.errors import UserError
 from tslrec.system.hashing import digest_item_map
 from tslrec.system.row_tables import Table, slices
@@ -75,7 +75,7 @@ def load_input(sources: Sources, name: str) -> Table:
 
     Args:
         sources: of the fusion stage.
-        name: the parameter of the fusion: `knowledge_IH`, `clusters_I` or `codes_IC`.
+        name: the parameter of the fusion: `knowledge_IH` or `clusters_I`.
 
     Returns:
         Finite values for each item of the data set, row 0 for padding.
@@ -87,8 +87,6 @@ def load_input(sources: Sources, name: str) -> Table:
     table: Table
     if name == "clusters_I":
         table = load_clusters(folder, sources)
-    elif name == "codes_IC":
-        table = load_codes(folder, sources)
     elif is_store(folder):
         table = open_store(folder, sources).table()
     else:
@@ -142,16 +140,6 @@ def load_clusters(folder: Path, sources: Sources) -> Tensor:
     """
     check_item_map(folder / PREFERENCES, sources)
     return clusters(folder)
-
-
-def load_codes(folder: Path, sources: Sources) -> Tensor:
-    """The codes of each item of the data set, int64 `[I + 1, C]`.
-
-    Raises:
-        UserError: if the file is of other items.
-    """
-    check_item_map(folder / CODES, sources)
-    return item_codes(folder)
 
 
 def check_item_map(path: Path, sources: Sources) -> None:

@@ -141,11 +141,6 @@ def ranker_settings(config: Config) -> dict[str, Any]:
     }
 
 
-def codes_settings(config: Config) -> dict[str, Any]:
-    """What determines the codes of the items, beside the members."""
-    return {"codes": non_defaults(config.codes)}
-
-
 def ease_settings(config: Config) -> dict[str, Any]:
     """What determines the result of EASE: its own settings, and who is evaluated."""
     evaluated = ("validation_users", "test_users")

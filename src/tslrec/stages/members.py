@@ -1,4 +1,4 @@
-"""Recommenders of other runs that a stage reads: the members of an ensemble, or what item codes are made from.
+"""Recommenders of other runs that a stage reads: the members of an ensemble.
 
 A member is a run of its own: the same command line with some words changed. The pipeline runs its stages first, or
 reuses their results.

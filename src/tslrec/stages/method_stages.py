@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from tslrec.config import Config
 from tslrec.stages import registry
 from tslrec.stages.declaration import MEMBERS, Stage
+from tslrec.system.targets import find_target
 
 
 def stages_of(config: Config) -> list[Stage]:
@@ -52,10 +52,12 @@ def fusion_inputs(fusion: Mapping[str, Any]) -> list[str]:
 
     Args:
         fusion: the `fusion` section.
+
+    Raises:
+        UserError: if its class cannot be imported, as that of an older run may not be any more.
     """
-    module, _, name = str(fusion["_target_"]).rpartition(".")
     made = registry.arrays_made()
-    parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    parameters = inspect.signature(find_target("fusion", fusion)).parameters
     return [parameter for parameter in parameters if parameter in made]
 
 

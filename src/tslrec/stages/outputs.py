@@ -35,9 +35,6 @@ KNOWLEDGE_SCALING = "knowledge_scaling.safetensors"
 ENSEMBLE = "ensemble.json"
 """Of an ensemble: the `weights` of its `members`, and the `trials` of the search for them."""
 
-CODES = "codes.safetensors"
-"""The `codes` `[I + 1, C]` of the items, C levels."""
-
 CALIBRATION = "calibration.json"
 """The preference SFT's predicted and actual shares by category."""
 
@@ -88,15 +85,3 @@ def clusters(folder: Path) -> Tensor:
         UserError: if the file has no such array.
     """
     return FileTable(folder / PREFERENCES, "clusters", dimensions=1)[:]
-
-
-def item_codes(folder: Path) -> Tensor:
-    """The codes of each item, int64 `[I + 1, C]`, -1 for padding.
-
-    Args:
-        folder: the codes stage's artifact.
-
-    Raises:
-        UserError: if the file has no such array.
-    """
-    return FileTable(folder / CODES, "codes")[:]

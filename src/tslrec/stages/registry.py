@@ -13,7 +13,6 @@ from tslrec.config import non_defaults
 from tslrec.stages.declaration import MEMBERS, Stage, titles_of_items
 from tslrec.stages.key_settings import (
     augment_settings,
-    codes_settings,
     e4srec_settings,
     ease_settings,
     ensemble_settings,
@@ -144,18 +143,6 @@ STAGES: tuple[Stage, ...] = (
         label=lambda config: config.llm.name,
         makes=("knowledge_IH",),
         together=False,
-    ),
-    Stage(
-        "codes",
-        version=1,
-        module="tslrec.stages.codes",
-        reads=("data", MEMBERS),
-        settings=codes_settings,
-        sections=("codes",),
-        label=lambda config: "-".join(map(str, config.codes.sizes)),
-        makes=("codes_IC",),
-        together=False,
-        settings_of="target",
     ),
     Stage(
         "ease",

@@ -130,8 +130,6 @@ def stand_in(name: str, num_items: int, knowledge_size: int = KNOWLEDGE_SIZE) ->
     """An array in the place of one that a stage makes for fusions."""
     if name == "clusters_I":
         return torch.arange(-1, num_items) % NUM_CLUSTERS - (torch.arange(num_items + 1) == 0).long() * NUM_CLUSTERS
-    if name == "codes_IC":
-        return torch.stack([stand_in("clusters_I", num_items)] * 2, dim=1)
     return torch.randn(num_items + 1, knowledge_size)
 
 

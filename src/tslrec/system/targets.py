@@ -36,7 +36,9 @@ def find_target(where: str, section: Mapping[str, Any]) -> Callable[..., Any]:
     except (ModuleNotFoundError, AttributeError) as error:
         missing = line_of_missing(error) if isinstance(error, ModuleNotFoundError) else None
         raise UserError(
-            missing or f"{where}._target_={target}: cannot be imported ({error}); correct the path"
+            missing
+            or f"{where}._target_={target}: cannot be imported ({error}); correct the path, or check out the commit "
+            "that has it"
         ) from error
     try:
         inspect.signature(found)

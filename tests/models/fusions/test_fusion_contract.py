@@ -14,7 +14,7 @@ from torch import Tensor
 from support.checkout import CHECKOUT
 from support.devices import assert_close, without_dropout
 from tslrec.models.fusions.gate import GatedFusion
-from tslrec.models.fusions.knowledge_scaling import standardise
+from tslrec.models.fusions.knowledge_scaling import KnowledgeScaling, standardise
 from tslrec.models.item_embedding import ItemEmbedding
 from tslrec.stages.building import build_backbone
 from tslrec.stages.knowledge_width import takes_width
@@ -34,9 +34,7 @@ def inputs(knowledge_size: int = KNOWLEDGE_SIZE) -> dict[str, Tensor]:
     clusters[0] = -1
     knowledge = 3 + 5 * torch.randn(NUM_ITEMS + 1, knowledge_size, generator=draw)
     knowledge[0] = 0
-    codes = torch.stack([clusters, clusters.roll(-1)], dim=1)
-    codes[[0, -1]] = torch.tensor([[-1, -1], [0, 0]])
-    return {"knowledge_IH": knowledge, "clusters_I": clusters, "codes_IC": codes}
+    return {"knowledge_IH": knowledge, "clusters_I": clusters}
 
 
 def build(path: Path, device: torch.device = CPU, **numbers: Any) -> ItemEmbedding:
@@ -50,7 +48,7 @@ def build(path: Path, device: torch.device = CPU, **numbers: Any) -> ItemEmbeddi
 
 
 def test_there_are_fusions() -> None:
-    assert {path.stem for path in FUSIONS} >= {"gate", "category", "codes", "initial", "knowledge_only", "plain"}
+    assert {path.stem for path in FUSIONS} >= {"gate", "category", "initial", "plain"}
     assert {path.stem for path in BACKBONES} >= {"gru4rec", "caser", "sasrec", "fmlp", "lru"}
 
 
@@ -151,6 +149,14 @@ def test_the_gate_is_the_formula(device: torch.device) -> None:
     vh = knowledge_IH / knowledge_IH.shape[1] ** 0.5 @ fusion.knowledge_projection.weight.T
     gate = torch.sigmoid(torch.cat([e, vh], dim=1) @ fusion.gate.weight.T + fusion.gate.bias)
     assert_close(fusion.table(), gate * e + (1 - gate) * vh)
+
+
+def test_a_gate_keeps_the_scaling_that_it_is_given() -> None:
+    knowledge_IH = inputs()["knowledge_IH"]
+    scaling = KnowledgeScaling.of(knowledge_IH)
+    given = GatedFusion(NUM_ITEMS - 9, HIDDEN_SIZE, knowledge_IH=knowledge_IH[:-9], knowledge_scaling=scaling)
+    whole = GatedFusion(NUM_ITEMS, HIDDEN_SIZE, knowledge_IH=knowledge_IH)
+    assert torch.equal(given.knowledge_IH, whole.knowledge_IH[:-9])
 
 
 @pytest.mark.parametrize(("bias", "side"), [(30.0, "id"), (-30.0, "knowledge")])

@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 
 from support.checkout import CHECKOUT
 from tslrec.pipeline.composition import compose_overrides
-from tslrec.reports.paper.grid import Cell, read_grid
+from tslrec.reports.paper.grid import Cell, read_grid, runnable
 from tslrec.system.errors import UserError
 
 GROUP = (
@@ -36,7 +36,7 @@ def test_the_grid_begins_with_the_methods_of_table_2_on_beauty() -> None:
 
 def test_every_kind_of_cell_composes() -> None:
     kinds: dict[tuple[str | None, ...], Cell] = {}
-    for cell in read_grid(CHECKOUT / "results" / "grid.yaml"):
+    for cell in runnable(read_grid(CHECKOUT / "results" / "grid.yaml")):
         kinds.setdefault((cell.method, cell.model, cell.source_model, cell.preset), cell)
     for cell in kinds.values():
         try:
@@ -65,12 +65,29 @@ def test_a_member_can_have_the_seed_after_the_cells(tmp_path: Path) -> None:
     ]
 
 
+def test_cells_of_a_removed_method_are_in_the_grid_and_cannot_be_run(tmp_path: Path) -> None:
+    gone = GROUP.replace("name: A", "name: B, variant: gone, removed: 6ba8946")
+    cells = read_grid(written(tmp_path, GROUP + "}", gone + "}"))
+    assert [cell.removed for cell in cells] == [*[None] * 4, *["6ba8946"] * 4]
+    assert runnable(cells) == cells[:4]
+    assert runnable([]) == []
+    with pytest.raises(UserError) as caught:
+        runnable(cells[4:])
+    name = "beauty-sasrec-base-small-gone-seed0"
+    assert str(caught.value) == f"{name}: was removed after commit 6ba8946; check it out to run it"
+
+
 @pytest.mark.parametrize(
     ("groups", "words"),
     [
         ([GROUP + "}", GROUP + "}"], "two cells are called beauty-sasrec-base-small-seed0; give one of the groups"),
         ([GROUP + ", sed: 1}"], "group 'A' has 'sed'; a group has"),
         ([GROUP.replace("seed: [0, 1]", "seed: 0") + "}"], "group 'A' needs 'seed', a list; add it"),
+        (
+            [GROUP + ", removed: 1234567}"],
+            "group 'A' has removed: 1234567, which is no commit; write it like '6ba8946'",
+        ),
+        ([GROUP + ", removed: yesterday}"], "group 'A' has removed: yesterday, which is no commit"),
         ([GROUP], "no grid"),
     ],
 )

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from support.checkout import CHECKOUT
 from support.made_cells import make_cell
 from tslrec.evaluation.significance import holm
 from tslrec.evaluation.user_groups import degree_groups, degree_labels
-from tslrec.reports.paper.cells import read_cells
+from tslrec.reports.paper.cells import read_cell, read_cells
 from tslrec.reports.paper.comparisons import compared, probability
 from tslrec.reports.paper.document import TableCell, TableView
 from tslrec.reports.paper.grid import read_grid
@@ -136,6 +137,35 @@ def test_one_seed_is_a_hint(results: Path) -> None:
     section = make_section("ladder", made(results, seeds=(0,)))
     assert column(section.tables[0], "holds") == ["one seed", "one seed", "one seed", ""]
     assert section.missing_note == "4 cells, beauty-sasrec-distilled-tuned-seed1 first"
+
+
+def test_rows_of_a_removed_method_are_marked_and_not_missing(results: Path) -> None:
+    inputs = made(results, seeds=(0,))
+    removed = GRID.replace("method: [ease],", "method: [ease], removed: 6ba8946,").replace(
+        "variant: itself,", "variant: itself, removed: 6ba8946,"
+    )
+    (results / "grid.yaml").write_text(removed, encoding="utf-8")
+    section = make_section("ladder", inputs)
+    titles = ["Sum", "EASE (removed)", "SASRec: Teacher", "SASRec: Itself (removed) (control)"]
+    assert [text(row[2]) for row in section.tables[0].rows] == titles
+    assert set(section.charts[0].labels) <= set(titles)
+    (over_control,) = (each for each in section.more if each.title == "Over the controls, history masked")
+    assert column(over_control, "") == ["Teacher − Itself (removed)"]
+    assert any(note.startswith("(removed): ") for note in section.tables[0].notes)
+    assert section.missing_note == "2 cells, beauty-sasrec-distilled-tuned-seed1 first"
+
+
+def test_the_projects_cells_of_removed_methods_are_still_rows() -> None:
+    results = CHECKOUT / "results"
+    grid = read_grid(results / "grid.yaml")
+    names = ["beauty-sasrec-base-tuned-seed0", *(cell.name for cell in grid if cell.removed is not None)]
+    rows = rows_of([read_cell(results / "cells" / f"{name}.json") for name in names])
+    assert [(each.rung, each.title, each.row.method_title) for each in steps(rows, grid)] == [
+        ("codes", "SASRec: Codes of three models' items (removed)", "Codes"),
+        ("codes", "SASRec: Codes of other items (removed) (control)", "Codes, permuted"),
+        ("text", "SASRec: Titles alone (removed)", "Text, alone"),
+        ("text", "The sum of SASRec and titles alone (removed)", "Ensemble, sasrec_text"),
+    ]
 
 
 def test_a_gain_holds_where_both_tests_agree(results: Path) -> None:

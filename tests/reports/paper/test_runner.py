@@ -129,6 +129,34 @@ def test_what_is_there_is_not_run_again(
     assert "1 of 1 cells are there" in capsys.readouterr().out
 
 
+def test_cells_of_a_removed_method_are_listed_and_neither_counted_nor_run(
+    finished: tuple[Path, list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tslrec.reports.paper.runner.subprocess.Popen", None)
+    gone = "synthetic-sasrec-attic-quickstart-seed0"
+    grid = write_grid(
+        tmp_path / "grid.yaml",
+        f"name: Tiny, method: [tslrec], settings: [{SETTINGS}]",
+        "name: Gone, method: [attic], removed: 6ba8946",
+    )
+    arguments = [*finished[1], "--grid", str(grid)]
+    main([*arguments, "--list"])
+    assert capsys.readouterr().out.splitlines() == [
+        "done     synthetic-sasrec-tslrec-quickstart-seed0",
+        f"removed  {gone}",
+    ]
+    main(arguments)
+    assert "1 of 1 cells are there" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as caught:
+        main([*arguments, "--only", gone])
+    assert caught.value.code == 2
+    assert f"{gone}: was removed after commit 6ba8946; check it out to run it" in capsys.readouterr().err
+    main([*arguments, "--only", gone, "--draw"])
+
+
 def test_a_cell_whose_settings_have_changed_is_run_again(
     finished: tuple[Path, list[str]], log_lines: list[str]
 ) -> None:

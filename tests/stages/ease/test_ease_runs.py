@@ -1,4 +1,4 @@
-"""Runs of `method=ease`: ranks by hand, both forms of the weights, its recommender, and what is refused."""
+"""Runs of `method=ease`: ranks by hand, its recommender, and what is refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.in_process import Ended, train_here
-from support.interactions import make_interactions
 from support.runs import SMALL, result_of, train, train_until_killed
 from tslrec import load
 from tslrec.config import Config, DataConfig, MethodConfig
@@ -20,18 +19,14 @@ from tslrec.evaluation.user_ranks import RANKS
 from tslrec.serving.export import export
 from tslrec.serving.run_folder import open_run
 from tslrec.serving.verification import verify_ranks
-from tslrec.settings.second_stages import EaseConfig
 from tslrec.stages.ease import limits
 from tslrec.stages.ease.limits import check_ease
-from tslrec.stages.ease.restored import had, recommender, sum_of_rows
-from tslrec.stages.ease.solution import item_weights, of_rank, training_matrix
+from tslrec.stages.ease.restored import had
 from tslrec.stages.restored import Restored
 from tslrec.system.errors import UserError
 from tslrec.system.safetensors_io import load_arrays
 
 EASE = ["method=ease", *SMALL, "ease.penalty=20"]
-
-FORMS = {"all": [], "rank": ["ease.rank=12"]}
 
 
 def run(folder: Path, *words: str) -> Ended:
@@ -40,41 +35,25 @@ def run(folder: Path, *words: str) -> Ended:
     return ended
 
 
-@pytest.fixture(scope="module", params=list(FORMS))
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run with weights of all pairs of items, or of a rank."""
-    folder = tmp_path_factory.mktemp(request.param)
-    run(folder, *FORMS[request.param], "metrics=[HR@10,NDCG@10,Coverage@5]")
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run."""
+    folder = tmp_path_factory.mktemp("ease")
+    run(folder, "metrics=[HR@10,NDCG@10,Coverage@5]")
     return folder
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     histories=st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=7), min_size=1, max_size=5),
-    seed=st.integers(0, 9),
 )
-def test_a_user_s_vector_counts_each_item_of_the_history_once(histories: list[list[int]], seed: int) -> None:
+def test_a_user_s_vector_counts_each_item_of_the_history_once(histories: list[list[int]]) -> None:
     width = max(map(len, histories))
     items_BL = torch.tensor([history + [0] * (width - len(history)) for history in histories])
     expected = torch.zeros(len(histories), 10)
     for row, history in enumerate(histories):
         expected[row, list(set(history))] = 1
     assert torch.equal(had(items_BL, 10), expected)
-    table_IR = torch.randn(10, 3, generator=torch.Generator().manual_seed(seed))
-    table_IR[0] = 0
-    torch.testing.assert_close(sum_of_rows(items_BL, table_IR), expected @ table_IR)
-
-
-def test_the_largest_rank_scores_as_the_weights_of_all_pairs() -> None:
-    draw = np.random.default_rng(0)
-    data = make_interactions([draw.integers(1, 31, 8).tolist() for _ in range(90)], 30)
-    weights_II = item_weights(training_matrix(data), 2.0)
-    first_IR, second_IR = (torch.from_numpy(each) for each in of_rank(weights_II, 30))
-    whole = recommender({"weights": torch.from_numpy(weights_II)}, 8)
-    short = recommender({"input": first_IR, "output": second_IR}, 8)
-    items_BL, lengths_B = torch.from_numpy(data.items.reshape(90, 8).astype(np.int64)), torch.full((90,), 8)
-    scores = [each.encode(items_BL, lengths_B) @ each.output_IE.T for each in (whole, short)]
-    torch.testing.assert_close(*scores, atol=2e-6, rtol=0)
 
 
 def test_ranks_are_those_of_scores_by_hand(folder: Path) -> None:
@@ -158,8 +137,6 @@ def test_a_killed_run_publishes_nothing_and_ends_as_another_one(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["ease.rank=41"], r"ease\.rank=41: synthetic has only 40 items; set it to 40 or less"),
-        (["ease.rank=0"], r"ease\.rank=0: must be 1 or more"),
         (["ease.penalty=0"], r"ease\.penalty=0.*above 0"),
         (["ease.penalty=nan"], r"ease\.penalty=nan"),
     ],
@@ -171,14 +148,11 @@ def test_what_cannot_be_computed_is_refused_in_one_line(tmp_path: Path, words: l
 
 def test_more_items_than_the_memory_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "memory_bytes", lambda: 2**30)
-    config = Config(
-        method=MethodConfig("ease", ["ease"]), data=DataConfig("shop", "Shop", {}), ease=EaseConfig(rank=64)
-    )
+    config = Config(method=MethodConfig("ease", ["ease"]), data=DataConfig("shop", "Shop", {}))
     check_ease(config, 6_000)
     with pytest.raises(UserError) as raised:
         check_ease(config, 7_000)
     line = str(raised.value)
     assert "7,000 items" in line
     assert "data.min_item_interactions" in line
-    assert "ease.rank needs as much" in line
     assert len(line) <= 300

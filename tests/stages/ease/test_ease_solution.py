@@ -1,4 +1,4 @@
-"""The closed form of EASE: against an inverse, against the regressions that it solves, and of a rank."""
+"""The closed form of EASE: against an inverse, and against the regressions that it solves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from support.interactions import make_interactions
 from tslrec.data.interactions import Interactions
 from tslrec.stages.ease import solution
-from tslrec.stages.ease.solution import item_weights, of_rank, training_matrix
+from tslrec.stages.ease.solution import item_weights, training_matrix
 from tslrec.system.errors import UserError
 
 SEQUENCES = st.lists(st.lists(st.integers(1, 12), min_size=1, max_size=9), min_size=1, max_size=12)
@@ -116,24 +116,3 @@ def test_a_very_large_penalty_leaves_weights_that_are_small_and_finite() -> None
     found = item_weights(training_matrix(random_market(1)), 1e12)
     assert np.isfinite(found).all()
     assert 0 < np.abs(found).max() < 1e-9
-
-
-@pytest.mark.parametrize("rank", [1, 4, 17, 39, 40])
-def test_a_rank_loses_what_the_best_such_form_loses(rank: int) -> None:
-    weights_II = item_weights(training_matrix(random_market(3)), 2.0)
-    first_IR, second_IR = of_rank(weights_II, rank)
-    assert first_IR.shape == second_IR.shape == (41, rank)
-    assert not first_IR[0].any()
-    assert not second_IR[0].any()
-    lost = np.linalg.norm(weights_II.T - first_IR @ second_IR.T)
-    values = np.linalg.svd(weights_II.astype(np.float64), compute_uv=False)
-    assert lost <= 1.01 * np.sqrt((values[rank:] ** 2).sum()) + 1e-5 * values[0]
-    assert np.array_equal(of_rank(weights_II, rank)[0], first_IR)
-
-
-def test_a_rank_is_accurate_where_there_are_more_items_than_spare_vectors() -> None:
-    weights_II = item_weights(training_matrix(random_market(4, num_users=600, num_items=300)), 20.0)
-    first_IR, second_IR = of_rank(weights_II, 20)
-    lost = np.linalg.norm(weights_II.T - first_IR @ second_IR.T)
-    values = np.linalg.svd(weights_II.astype(np.float64), compute_uv=False)
-    assert lost <= 1.01 * np.sqrt((values[20:] ** 2).sum())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tslrec.models.fusions.knowledge_scaling import KnowledgeScaling, frozen_knowledge
+from tslrec.models.fusions.knowledge_scaling import KnowledgeScaling, standardise
 from tslrec.models.item_embedding import IdEmbedding, ItemEmbedding
 from tslrec.system.row_tables import Table
 
@@ -48,11 +48,16 @@ class GatedFusion(ItemEmbedding):
         knowledge_scaling: KnowledgeScaling | None = None,
     ) -> None:
         super().__init__(num_items, hidden_size)
+        if len(knowledge_IH.shape) != 2 or len(knowledge_IH) != num_items + 1:
+            raise ValueError(
+                f"needs knowledge embeddings of {num_items} items and padding, got {tuple(knowledge_IH.shape)}"
+            )
         # Not persistent: the buffer never changes, and the artifact of the stage that made it has it already.
-        frozen_IH = frozen_knowledge(num_items, knowledge_IH, knowledge_scaling)
-        self.register_buffer("knowledge_IH", frozen_IH, persistent=False)
+        scaled_IH = (knowledge_scaling or standardise)(knowledge_IH)
+        knowledge_size = scaled_IH.shape[1]
+        self.register_buffer("knowledge_IH", scaled_IH.mul_(knowledge_size**-0.5), persistent=False)
         self.id_embedding = IdEmbedding(num_items, hidden_size)
-        self.knowledge_projection = nn.Linear(frozen_IH.shape[1], hidden_size, bias=False)
+        self.knowledge_projection = nn.Linear(knowledge_size, hidden_size, bias=False)
         self.gate = nn.Linear(2 * hidden_size, hidden_size)
         nn.init.normal_(self.knowledge_projection.weight, std=0.02)
         nn.init.xavier_uniform_(self.gate.weight)

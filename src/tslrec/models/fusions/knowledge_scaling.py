@@ -64,25 +64,6 @@ def standardise(knowledge_IH: Table) -> Tensor:
     return KnowledgeScaling.of(knowledge_IH)(knowledge_IH)
 
 
-def frozen_knowledge(num_items: int, knowledge_IH: Table, scaling: KnowledgeScaling | None) -> Tensor:
-    """The knowledge as fusions project it: standardised per dimension and divided by √H, float32 `[I + 1, H]`.
-
-    Args:
-        num_items: I.
-        knowledge_IH: the knowledge embeddings, `[I + 1, H]`. Row 0 is not used.
-        scaling: standardises them by the catalogue that earlier weights were trained with; None: by this one.
-
-    Raises:
-        ValueError: if `knowledge_IH` is not two-dimensional, has another number of rows, or is not finite.
-    """
-    if len(knowledge_IH.shape) != 2 or len(knowledge_IH) != num_items + 1:
-        raise ValueError(
-            f"needs knowledge embeddings of {num_items} items and padding, got {tuple(knowledge_IH.shape)}"
-        )
-    scaled_IH = (scaling or standardise)(knowledge_IH)
-    return scaled_IH.mul_(scaled_IH.shape[1] ** -0.5)
-
-
 def mean(knowledge_IH: Table) -> Tensor:
     """Mean of each dimension over the items, float64 `[H]`; padding is not counted.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import product
@@ -13,10 +14,10 @@ from tslrec.system.errors import UserError
 LISTS = ("data", "model", "method", "seed")
 """Keys of a group that hold lists; its cells are all combinations, the last key varying fastest."""
 
-SINGLE = ("preset", "llm", "trainer", "source_model", "variant", "settings", "rung", "control_of")
+SINGLE = ("preset", "llm", "trainer", "source_model", "variant", "settings", "rung", "control_of", "removed")
 """Keys of a group that hold one value."""
 
-OPTIONAL = ("source_model", "variant", "settings", "rung", "control_of")
+OPTIONAL = ("source_model", "variant", "settings", "rung", "control_of", "removed")
 """Those that a group may leave out."""
 
 NEXT_SEED = "<next seed>"
@@ -24,6 +25,9 @@ NEXT_SEED = "<next seed>"
 
 RUNGS = ("backbones", "sums", "distillation", "codes", "text", "sft_text", "winner")
 """The rungs of the ladder (`tslrec.reports.paper.ladder`), from the lowest to the highest."""
+
+COMMIT = re.compile("[0-9a-f]{7,40}")
+"""What `removed` may be."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Cell:
         settings: further overrides of the command line; `NEXT_SEED` in them stands for the seed after the cell's.
         rung: the rung of the ladder that it stands on, one of `RUNGS`; None: it is no part of the ladder.
         control_of: the groups beside which it is there to tell what else than their idea could make a gain.
+        removed: the last commit that has its method, which lost and is no longer in the project: its result is shown,
+            and it cannot be run; None: it can.
     """
 
     group: str
@@ -59,6 +65,7 @@ class Cell:
     settings: tuple[str, ...] = ()
     rung: str | None = None
     control_of: tuple[str, ...] = ()
+    removed: str | None = None
 
     @property
     def name(self) -> str:
@@ -113,7 +120,7 @@ def cells_of(group: Mapping[str, Any], path: Path) -> list[Cell]:
     """The cells of a group: all combinations of its lists.
 
     Raises:
-        UserError: if a key of the group is unknown or missing.
+        UserError: if a key of the group is unknown or missing, or has a wrong value.
     """
     name = group.get("name")
     known = {"name", *LISTS, *SINGLE}
@@ -125,12 +132,28 @@ def cells_of(group: Mapping[str, Any], path: Path) -> list[Cell]:
             raise UserError(f"{path}: group '{name}' needs '{key}'{', a list' if key in LISTS else ''}; add it")
     if group.get("rung", RUNGS[0]) not in RUNGS:
         raise UserError(f"{path}: group '{name}' has the rung '{group['rung']}'; the rungs are {', '.join(RUNGS)}")
+    removed = group.get("removed")
+    if removed is not None and not (isinstance(removed, str) and COMMIT.fullmatch(removed)):
+        raise UserError(f"{path}: group '{name}' has removed: {removed}, which is no commit; write it like '6ba8946'")
     single = {key: group[key] for key in SINGLE if key in group}
     single |= {key: tuple(single.get(key, ())) for key in ("settings", "control_of")}
     return [
         Cell(group=str(name), **dict(zip(LISTS, values, strict=True)), **single)
         for values in product(*(group[key] for key in LISTS))
     ]
+
+
+def runnable(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells whose method the project still has.
+
+    Raises:
+        UserError: if there are cells, and all of them were removed.
+    """
+    found = [cell for cell in cells if cell.removed is None]
+    if cells and not found:
+        first = cells[0]
+        raise UserError(f"{first.name}: was removed after commit {first.removed}; check it out to run it")
+    return found
 
 
 def check_controls(cells: Sequence[Cell], path: Path) -> None:

@@ -10,7 +10,7 @@ from tslrec.reports.paper.comparisons import TESTS, compared, comparison_table, 
 from tslrec.reports.paper.document import Chart, Point, Section, Series, TableCell, TableView, digits
 from tslrec.reports.paper.grid import read_grid
 from tslrec.reports.paper.ladder_groups import group_charts
-from tslrec.reports.paper.ladder_rows import RUNG_TITLES, Step, best_before, controls_of, steps
+from tslrec.reports.paper.ladder_rows import REMOVED, RUNG_TITLES, Step, best_before, controls_of, steps
 from tslrec.reports.paper.sections import SectionInputs, section
 
 METRIC = "NDCG@10"
@@ -22,6 +22,8 @@ NOTES = (
     "over seeds, are both at most .05. Training: seconds of all stages, those of the models that are summed or asked "
     "among them, beside those of Base, where all ran on the same kind of machine. Models: how many trained models "
     "answer a request.",
+    f"({REMOVED}): the method lost and is no longer in the project; results/grid.yaml names the last commit that has "
+    "it.",
 )
 
 FAR_BEHIND = -0.1
@@ -41,7 +43,7 @@ def ladder(inputs: SectionInputs) -> Section:
     path = inputs.results / "grid.yaml"
     grid = read_grid(path) if path.is_file() else []
     found = steps(inputs.rows, grid)
-    words = {step.row.names: step.group for step in found}
+    words = {step.row.names: step.words for step in found}
     tables, more = [], []
     by_protocol: dict[str, Measured] = {}
     for protocol, title in PROTOCOLS.items():
@@ -64,7 +66,7 @@ def ladder(inputs: SectionInputs) -> Section:
             more.append(comparison_table(ranked, protocol, [METRIC], f"Over the rung before, history {title}", words))
     charts = [*gain_charts(by_protocol), *group_charts(found, METRIC)]
     finished = {name for step in found for name in step.row.names}
-    missing = [cell.name for cell in grid if cell.rung is not None and cell.name not in finished]
+    missing = [cell.name for cell in grid if cell.rung and not cell.removed and cell.name not in finished]
     return Section(
         "ladder",
         "Beyond the paper: what a second stage gains on a tuned base",

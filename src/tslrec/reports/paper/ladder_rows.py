@@ -21,6 +21,9 @@ RUNG_TITLES = {
 }
 """What the page calls the rungs (`tslrec.reports.paper.grid.RUNGS`)."""
 
+REMOVED = "removed"
+"""The mark of rows whose method is no longer in the project."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -31,6 +34,7 @@ class Step:
         rung: the rung's name.
         group: the group of the grid that says what it is.
         control_of: the groups that it is a control of.
+        removed: the last commit that has its method, if that is no longer in the project.
         base: the plain Base of `GROUND` on the same data set, with the same preset.
         own: the plain Base of the row's own backbone, if that is another one.
     """
@@ -39,6 +43,7 @@ class Step:
     rung: str
     group: str
     control_of: tuple[str, ...]
+    removed: str | None
     base: Row
     own: Row | None = None
 
@@ -47,10 +52,15 @@ class Step:
         return self.row.mean(f"validation/{metric}")
 
     @property
+    def words(self) -> str:
+        """What it is; marked where its method was removed."""
+        return self.group if self.removed is None else f"{self.group} ({REMOVED})"
+
+    @property
     def title(self) -> str:
         """What it is, behind the backbone where one is trained."""
         backbone = "" if self.row.backbone_title == NO_BACKBONE else f"{self.row.backbone_title}: "
-        return f"{backbone}{self.group}{' (control)' * self.control}"
+        return f"{backbone}{self.words}{' (control)' * self.control}"
 
     @property
     def control(self) -> bool:
@@ -128,7 +138,7 @@ def on_rungs(
             continue
         differs = own is not None and own is not ground and own is not row and common_seeds(row, own)
         assert cell.rung is not None
-        yield Step(row, cell.rung, cell.group, cell.control_of, ground, own if differs else None)
+        yield Step(row, cell.rung, cell.group, cell.control_of, cell.removed, ground, own if differs else None)
 
 
 def best_before(step: Step, others: Sequence[Step], metric: str) -> Row | None:

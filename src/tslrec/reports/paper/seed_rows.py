@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tslrec.evaluation.protocols import LIST_MARK
 from tslrec.evaluation.user_groups import gains
-from tslrec.pipeline.choices import choice_place, choice_title, placed
+from tslrec.pipeline.choices import choice, choice_place, choice_title, placed
 from tslrec.pipeline.identity import identity
 from tslrec.reports.paper.cells import CellResult
 from tslrec.reports.paper.document import Point, TableCell, digits
@@ -111,9 +111,11 @@ class Row:
     def method_title(self) -> str:
         """The method's title, followed by the variant if there is one, and by what its ranks are if of no full ranking.
 
-        So the words stand wherever a number of the row does.
+        So the words stand wherever a number of the row does. A method that was removed has its title of then.
         """
-        own = choice_title("method", self.method_name)
+        recorded = self.cells[0].content["config"].get("method", {}).get("title")
+        is_gone = recorded is not None and not choice("method", self.method_name)
+        own = str(recorded) if is_gone else choice_title("method", self.method_name)
         own = own if self.variant is None else f"{own}, {self.variant}"
         return f"{own} ({LIST_MARK})" if self.is_of_lists else own
 

@@ -11,7 +11,7 @@ MATRICES = 3
 
 
 def check_ease(config: Config, num_items: int) -> None:
-    """Checks the rank, and that the matrices of the closed form fit into memory.
+    """Checks that the matrices of the closed form fit into memory.
 
     Args:
         config: of the run.
@@ -20,12 +20,10 @@ def check_ease(config: Config, num_items: int) -> None:
     Raises:
         UserError: naming what to change.
     """
-    rank, name, there = config.ease.rank, config.data.name, memory_bytes()
-    if rank is not None and rank > num_items:
-        raise UserError(f"ease.rank={rank}: {name} has only {num_items} items; set it to {num_items} or less")
+    name, there = config.data.name, memory_bytes()
     needed = MATRICES * 8 * num_items**2
     if there is not None and needed > there:
         raise UserError(
             f"data={name}: EASE needs {in_gib(needed)} for weights between {num_items:,} items, this machine has "
-            f"{in_gib(there)}; leave rare items out with data.min_item_interactions (ease.rank needs as much)"
+            f"{in_gib(there)}; leave rare items out with data.min_item_interactions"
         )

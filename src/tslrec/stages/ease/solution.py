@@ -4,7 +4,7 @@ Each item's score is a weighted sum of the items of a history. The weights of it
 user has j" on "the user has i" for all other items i, over the training parts. All I regressions have one closed form:
 with G = XᵀX + λ·1 and P = G⁻¹, B_ij = -P_ij / P_jj for i ≠ j, and 0 for i = j (the paper's Section 3.1).
 
-Shapes: U users, I items, R rank, W items of a block.
+Shapes: U users, I items, W items of a block.
 """
 
 from __future__ import annotations
@@ -22,12 +22,6 @@ if TYPE_CHECKING:
 
 BLOCK = 512
 """W: rows of the result that are written at a time."""
-
-FIRST_VECTORS_SEED = 0
-"""Draws the vectors that the decomposition begins with; the same ones for every run, so that EASE draws nothing."""
-
-POWER_ITERATIONS, SPARE_VECTORS = 8, 32
-"""Of the randomised singular value decomposition: with them what is lost is what the best such form loses, to 1 %."""
 
 
 def training_matrix(interactions: Interactions) -> csr_array:
@@ -93,32 +87,3 @@ def rows_of(lower_II: NDArray[np.float64], begin: int, end: int) -> NDArray[np.f
     rows_WI[:, begin:end] = triangle_WW + np.tril(triangle_WW, -1).T
     rows_WI[:, end:] = lower_II[end:, begin:end].T
     return rows_WI
-
-
-def of_rank(weights_II: NDArray[np.float32], rank: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Item weights as products of short vectors: B ≈ U·S·Vᵀ with the R largest singular values.
-
-    B_ij is about the dot product of row i of the first table and row j of the second one. Of i = j, too, so that an
-    item of the history adds to its own score, which B itself excludes.
-
-    Args:
-        weights_II: see `item_weights`.
-        rank: R, at most I.
-
-    Returns:
-        U·√S and V·√S, `[I + 1, R]` both, rows of padding zero.
-    """
-    from sklearn.utils.extmath import randomized_svd
-
-    num_items = len(weights_II) - 1
-    left_IR, values_R, right_RI = randomized_svd(
-        weights_II[1:, 1:].T,
-        rank,
-        n_oversamples=min(SPARE_VECTORS, num_items - rank),
-        n_iter=POWER_ITERATIONS,
-        power_iteration_normalizer="QR",
-        random_state=FIRST_VECTORS_SEED,
-    )
-    tables = np.zeros((2, num_items + 1, rank), dtype=np.float32)
-    tables[0, 1:], tables[1, 1:] = left_IR * np.sqrt(values_R), right_RI.T * np.sqrt(values_R)
-    return tables[0], tables[1]

@@ -1,6 +1,6 @@
 """The stage of the linear recommender EASE (Steck 2019): solves it, and evaluates it as every recommender.
 
-Shapes: I items (row 0 of a table is padding), R rank.
+Shapes: I items (row 0 of a table is padding).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tslrec.evaluation.user_ranks import save_ranks
 from tslrec.stages.context import StageContext
 from tslrec.stages.ease.limits import check_ease
 from tslrec.stages.ease.restored import WEIGHTS, recommender
-from tslrec.stages.ease.solution import item_weights, of_rank, training_matrix
+from tslrec.stages.ease.solution import item_weights, training_matrix
 from tslrec.stages.evaluating import evaluate_restored
 from tslrec.system.safetensors_io import ID_MAP
 
@@ -22,24 +22,19 @@ from tslrec.system.safetensors_io import ID_MAP
 def run(context: StageContext) -> dict[str, Any]:
     """Computes the item weights from the training parts, and tests them.
 
-    Writes `item_weights.safetensors`: `weights` `[I + 1, I + 1]`, or with `ease.rank` `input` and `output`
-    `[I + 1, R]`; and `ranks.safetensors`.
+    Writes `item_weights.safetensors`: `weights` `[I + 1, I + 1]`; and `ranks.safetensors`.
 
     Returns:
         Of both evaluations, see `evaluate_restored`.
 
     Raises:
-        UserError: if the penalty is too small, the rank too large, or the memory too small.
+        UserError: if the penalty or the memory is too small.
     """
     interactions, config = context.interactions, context.config.ease
     check_ease(context.config, interactions.num_items)
-    weights_II = item_weights(training_matrix(interactions), config.penalty)
-    tables = {"weights": torch.from_numpy(weights_II)}
-    if config.rank is not None:
-        first_IR, second_IR = of_rank(weights_II, config.rank)
-        tables = {"input": torch.from_numpy(first_IR), "output": torch.from_numpy(second_IR)}
-    save_file(tables, context.folder / WEIGHTS, metadata={ID_MAP: interactions.ids.digest})
-    restored = recommender(tables, int(interactions.lengths.max()))
+    weights_II = torch.from_numpy(item_weights(training_matrix(interactions), config.penalty))
+    save_file({"weights": weights_II}, context.folder / WEIGHTS, metadata={ID_MAP: interactions.ids.digest})
+    restored = recommender(weights_II, int(interactions.lengths.max()))
     validated, _ = evaluate_restored(restored, interactions, context.config, "validation")
     tested, ranks = evaluate_restored(restored, interactions, context.config, "test")
     save_ranks(ranks, context.folder)

@@ -1,4 +1,4 @@
-"""Fusions of knowledge without a gate: one starts from it, and one has nothing else."""
+"""The fusion that starts from knowledge."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import torch
 from torch import Tensor
 
 from tslrec.models.fusions.initial import InitialFusion
-from tslrec.models.fusions.knowledge_only import KnowledgeOnlyFusion
-from tslrec.models.fusions.knowledge_scaling import KnowledgeScaling, standardise
 
 NUM_ITEMS, SIZE = 40, 7
 
@@ -45,19 +43,3 @@ def test_a_start_of_another_width_is_refused(knowledge_IH: Tensor) -> None:
 def test_a_scale_out_of_bounds_is_refused(knowledge_IH: Tensor, scale: float) -> None:
     with pytest.raises(ValueError, match="scale must be above 0"):
         InitialFusion(NUM_ITEMS, SIZE, knowledge_IH=knowledge_IH, scale=scale)
-
-
-def test_knowledge_alone_is_a_linear_map_of_standardised_knowledge(knowledge_IH: Tensor) -> None:
-    fusion = KnowledgeOnlyFusion(NUM_ITEMS, 5, knowledge_IH=knowledge_IH)
-    weight_DH = fusion.knowledge_projection.weight
-    torch.testing.assert_close(fusion.table(), standardise(knowledge_IH) / SIZE**0.5 @ weight_DH.T)
-    assert [name for name, _ in fusion.named_parameters()] == ["knowledge_projection.weight"]
-
-
-def test_knowledge_alone_keeps_the_scaling_that_it_is_given(knowledge_IH: Tensor) -> None:
-    scaling = KnowledgeScaling.of(knowledge_IH)
-    torch.manual_seed(0)
-    given = KnowledgeOnlyFusion(NUM_ITEMS - 9, 5, knowledge_IH=knowledge_IH[:-9], knowledge_scaling=scaling)
-    torch.manual_seed(0)
-    whole = KnowledgeOnlyFusion(NUM_ITEMS, 5, knowledge_IH=knowledge_IH)
-    assert torch.equal(given.knowledge_IH, whole.knowledge_IH[:-9])
