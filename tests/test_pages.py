@@ -18,7 +18,7 @@ from tslrec import cli
 from tslrec.cli.main import Parser, verb_names
 from tslrec.pipeline.choices import choice_title
 from tslrec.pipeline.composition import compose_overrides
-from tslrec.pipeline.results import REMOVED_SETTINGS
+from tslrec.pipeline.result_settings import REMOVED_SETTINGS
 
 PAGES = [CHECKOUT / name for name in ("README.md", "CONTRIBUTING.md", "RESULTS.md")]
 PAGES += sorted((CHECKOUT / "docs").rglob("*.md"))

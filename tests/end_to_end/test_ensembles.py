@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from support.runs import SMALL, manifests, result_of, train, train_until_killed
 from tslrec import load
-from tslrec.data.datamodule import seen_items
+from tslrec.data.evaluated_users import seen_items
 from tslrec.data.interactions import TEST, Interactions
 from tslrec.pipeline.inventory import inventory, left_over
 from tslrec.pipeline.unfinished import unfinished_runs

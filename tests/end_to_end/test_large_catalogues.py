@@ -10,7 +10,8 @@ import pytest
 
 from support.interactions import make_interactions
 from support.runs import SMALL, assert_one_line, result_of, train
-from tslrec.data.datamodule import SequenceDataModule, sample_users
+from tslrec.data.datamodule import SequenceDataModule
+from tslrec.data.evaluated_users import sample_users
 
 MARKET = [text for text in SMALL if text != "llm=tiny"]
 LARGE = ["training.num_negatives=10", "training.steps_per_epoch=3", "training.batch_size=64"]

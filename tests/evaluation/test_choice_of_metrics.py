@@ -15,7 +15,7 @@ from support.in_process import train_here
 from support.runs import SMALL
 from tslrec.config import Config, MethodConfig, TrainerConfig
 from tslrec.pipeline.check import check_metrics
-from tslrec.pipeline.results import read_results
+from tslrec.pipeline.recorded_results import read_results
 from tslrec.reports.paper.collect import with_paper_metrics
 from tslrec.reports.summary import summarise
 from tslrec.reports.summary_view import print_summary

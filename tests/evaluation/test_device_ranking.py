@@ -9,8 +9,8 @@ from torch import Tensor
 from support.synchronisations import as_on_a_gpu, reading_counted
 from tslrec.evaluation import device_ranking, ranking
 from tslrec.evaluation.best_items import best_columns, stable_order
+from tslrec.evaluation.chosen_metrics import RankingMetrics
 from tslrec.evaluation.hooks import EvaluatedUsers, RankingHooks, ScoredUsers
-from tslrec.evaluation.metrics import RankingMetrics
 from tslrec.evaluation.user_ranks import UserRanks
 from tslrec.system.errors import UserError
 

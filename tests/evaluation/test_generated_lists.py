@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from support.checkout import golden_folder
+from tslrec.evaluation.chosen_metrics import RankingMetrics
 from tslrec.evaluation.generated_lists import free_text_lists, list_ranks, without_repeats
-from tslrec.evaluation.metrics import RankingMetrics
 
 RIVALS = golden_folder() / "rivals"
 NO_PAIRS = torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)

@@ -21,7 +21,7 @@ from tslrec.pipeline.composition import Composer, register_schema
 from tslrec.pipeline.identity import identity
 from tslrec.pipeline.inventory import inventory, left_over
 from tslrec.pipeline.members import choices_of, planned_members
-from tslrec.pipeline.results import setting
+from tslrec.pipeline.result_settings import setting
 from tslrec.reports.paper.runner import setting_of
 from tslrec.system.errors import UserError
 

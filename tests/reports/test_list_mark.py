@@ -14,7 +14,7 @@ from support.in_process import train_here
 from support.made_cells import make_cell
 from support.runs import SMALL
 from tslrec.evaluation.protocols import LIST_MARK, LIST_NOTE, LIST_SIGN
-from tslrec.pipeline.results import read_results
+from tslrec.pipeline.recorded_results import read_results
 from tslrec.reports.paper.comparisons import results_table
 from tslrec.reports.paper.seed_rows import Row
 from tslrec.reports.summary import summarise

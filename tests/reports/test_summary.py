@@ -14,7 +14,7 @@ import pytest
 from tslrec.cli.main import main
 from tslrec.config import Config
 from tslrec.pipeline.choices import choice, placed
-from tslrec.pipeline.results import read_results
+from tslrec.pipeline.recorded_results import read_results
 from tslrec.reports.summary import summarise
 from tslrec.stages.registry import STAGES
 from tslrec.system.errors import UserError

@@ -11,7 +11,7 @@ import torch.distributed
 
 from support.in_process import train_here
 from support.runs import SMALL
-from tslrec.evaluation.metrics import RankingMetrics
+from tslrec.evaluation.chosen_metrics import RankingMetrics
 from tslrec.serving.run_folder import FinishedRun, open_run
 from tslrec.stages.evaluating import evaluate_restored
 from tslrec.stages.restored import Restored

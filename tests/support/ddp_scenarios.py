@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -90,10 +90,16 @@ def stage_trainers(config: TrainerConfig, stage: str, folder: Path) -> StageTrai
     return StageTrainers(config, stage, folder, checkpoints=checkpoints, meter=Meter())
 
 
-def make_module(kind: Callable[..., Any], item_embedding: ItemEmbedding | None = None, **numbers: Any) -> Recording:
+def make_module(
+    kind: Callable[..., Any],
+    item_embedding: ItemEmbedding | None = None,
+    of_loss: Mapping[str, Any] | None = None,
+    **numbers: Any,
+) -> Recording:
     torch.manual_seed(0)
     item_embedding = item_embedding or IdEmbedding(NUM_ITEMS, SIZE)
-    return Recording(kind(item_embedding, 100, MAX_LEN, **numbers), learning_rate=1e-2, weight_decay=0.0)
+    backbone = kind(item_embedding, 100, MAX_LEN, **numbers)
+    return Recording(backbone, learning_rate=1e-2, weight_decay=0.0, **(of_loss or {}))
 
 
 class Recording(NextItemModule):
@@ -148,12 +154,13 @@ def train(
     batches.batch_size = next(
         size for size in range(batches.batch_size, batches.num_instances) if batches.num_instances % size == 1
     )
-    module = make_module(kind, **numbers)
+    of_loss: dict[str, Any] = {}
     if taught:
-        module.label_smoothing, module.soft_targets = 0.1, random_soft_targets(data.interactions)
+        of_loss |= {"label_smoothing": 0.1, "soft_targets": random_soft_targets(data.interactions)}
     if num_negatives is not None:
         counts_I = np.bincount(data.interactions.items, minlength=NUM_ITEMS + 1)
-        module.sampler = NegativeSampler(counts_I, num_negatives=num_negatives, exponent=0.75)
+        of_loss["sampler"] = NegativeSampler(counts_I, num_negatives=num_negatives, exponent=0.75)
+    module = make_module(kind, of_loss=of_loss, **numbers)
     best, callbacks = selection_callbacks("masked", patience=10)
     trainer = make_trainer(folder, processes, max_epochs=3, callbacks=[*callbacks, SameDraws()])
     trainer.fit(module, data)

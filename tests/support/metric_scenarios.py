@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from tslrec.evaluation.metrics import METRICS_BY_NAME, RankingMetrics
+from tslrec.evaluation.chosen_metrics import RankingMetrics
+from tslrec.evaluation.metrics import METRICS_BY_NAME
 from tslrec.evaluation.ranking import target_ranks, top_lists
 from tslrec.system.exits import run_program
 

@@ -24,9 +24,10 @@ from tslrec.models.backbones.fpmc import FPMC
 from tslrec.models.fusions.gate import GatedFusion
 from tslrec.models.item_embedding import IdEmbedding
 from tslrec.stages.building import build_backbone
-from tslrec.training.next_item import NextItemModule, narrowed, placed
+from tslrec.training.next_item import NextItemModule
 from tslrec.training.pairwise_loss import other_items
 from tslrec.training.sampled_softmax import NegativeSampler
+from tslrec.training.used_rows import narrowed, placed
 
 MAX_LEN = 9
 
@@ -111,9 +112,9 @@ def test_micro_batches_of_prefixes_give_the_gradient_of_their_step(
         if sampler:
             rows_R, step, negatives = placed(batch, sampler.draw(torch.device("cpu")))
             table_ID, output_IE = items.rows(rows_R), output_IE[rows_R]
-        encoded = [module.encoded(rows, rows.items_BL, table_ID) for rows in step.parts]
+        encoded = [module.step_loss.encoded(rows, rows.items_BL, table_ID) for rows in step.parts]
         users, targets = (torch.cat(each) for each in zip(*encoded, strict=True))
-        loss = module.loss_of(users, targets, output_IE, negatives) / batch.num_targets
+        loss = module.step_loss.of_users(users, targets, output_IE, negatives) / batch.num_targets
         return loss + backbone.regularization(None if sampler else table_ID)
 
     losses, gradients = [], []
@@ -242,7 +243,7 @@ def test_masked_items_are_told_row_by_row(num_negatives: int | None, recbole_rul
             here = part.packing.sequences_BL == sequence
             shown, targets = part.items_BL[here][None], part.targets[here]
             state = backbone.all_positions(shown, torch.tensor([shown.shape[1]]), torch.tensor([0]), table_ID)[0]
-            total = total + module.loss_of(state[targets > 0], targets[targets > 0], output_IE, negatives)
+            total = total + module.step_loss.of_users(state[targets > 0], targets[targets > 0], output_IE, negatives)
         expected = total / batch.num_targets
         torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
         for ours, wanted in zip(found, torch.autograd.grad(expected, list(module.parameters())), strict=True):
@@ -260,7 +261,7 @@ def test_bpr_compares_each_target_with_one_other_item() -> None:
         loss = module.training_step(batch, 0)
         torch.manual_seed(1)
         users, targets = zip(
-            *(module.encoded(rows, rows.items_BL, fpmc.table(None)) for rows in batch.parts), strict=True
+            *(module.step_loss.encoded(rows, rows.items_BL, fpmc.table(None)) for rows in batch.parts), strict=True
         )
         others = other_items(torch.cat(targets), 20)
         scores = torch.cat(users) @ fpmc.own_output_IE.T

@@ -29,7 +29,7 @@ from tslrec.models.backbones.sasrec import SASRec
 from tslrec.models.item_embedding import IdEmbedding
 from tslrec.system.errors import StoppedError, UserError
 from tslrec.system.meter import Meter
-from tslrec.training import next_item
+from tslrec.training import step_loss
 from tslrec.training.best_weights import selection_callbacks
 from tslrec.training.checkpoint_io import TENSORS, TREE
 from tslrec.training.checkpoints import STATE, Checkpoints
@@ -195,8 +195,8 @@ def test_the_masks_of_bert4rec_go_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [Caser, FMLPRec])
 def test_what_teams_of_threads_draw_goes_on(kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tslrec.data.packing.MIN_MICRO_BATCH", 4)
-    by_teams = Mock(wraps=next_item.summed_by_teams)
-    monkeypatch.setattr(next_item, "summed_by_teams", by_teams)
+    by_teams = Mock(wraps=step_loss.summed_by_teams)
+    monkeypatch.setattr(step_loss, "summed_by_teams", by_teams)
     with torch_threads(2):
         expected = training(tmp_path / "whole", kind=kind)
         assert by_teams.call_count > expected[1]["steps"] // 2

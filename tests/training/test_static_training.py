@@ -74,8 +74,8 @@ def test_the_loss_that_does_not_wait_is_the_same(name: str) -> None:
     for batch in list(data_for(backbone).train_dataloader())[:3]:
         table_ID = backbone.item_embedding.table()
         output_IE = backbone.output_table(table_ID)
-        found = module.loss_without_waiting(batch, table_ID, output_IE)
-        wanted = module.summed_loss(batch, table_ID, output_IE, None)
+        found = module.step_loss.without_waiting(batch, table_ID, output_IE)
+        wanted = module.step_loss.of_tables(batch, table_ID, output_IE)
         torch.testing.assert_close(found, wanted, rtol=1e-10, atol=0)
         used = [each for each in backbone.parameters() if each.requires_grad]
         gradients = [torch.autograd.grad(each, used, allow_unused=True) for each in (found, wanted)]

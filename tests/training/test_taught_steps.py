@@ -129,8 +129,8 @@ def test_a_gpu_trains_the_same(name: str) -> None:
     )
     batch = next(iter(data_of(interactions, backbone, all_positions=backbone.causal, packed=True).train_dataloader()))
     table_ID = backbone.item_embedding.table()
-    found = module.loss_without_waiting(batch, table_ID, table_ID)
-    torch.testing.assert_close(found, module.summed_loss(batch, table_ID, table_ID, None))
+    found = module.step_loss.without_waiting(batch, table_ID, table_ID)
+    torch.testing.assert_close(found, module.step_loss.of_tables(batch, table_ID, table_ID))
 
 
 def test_a_masked_backbone_smooths_its_labels() -> None:
@@ -149,7 +149,7 @@ def test_a_masked_backbone_smooths_its_labels() -> None:
     batch = next(iter(data.train_dataloader()))
     (part,) = batch.parts
     table_ID = backbone.item_embedding.table()
-    user_TE, targets_T = module.encoded(part, part.items_BL, table_ID)
+    user_TE, targets_T = module.step_loss.encoded(part, part.items_BL, table_ID)
     logits_TI = user_TE @ backbone.output_table(table_ID)[1:].T
     wanted = F.cross_entropy(logits_TI, targets_T - 1, label_smoothing=0.3, reduction="sum")
     assert len(targets_T) > 5

@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
         refuse_no_place(arguments.json)
     from rich.console import Console
 
-    from tslrec.pipeline.results import read_results
+    from tslrec.pipeline.recorded_results import read_results
     from tslrec.pipeline.sweeps.record import SWEEP_FILE, sweeps_at
     from tslrec.reports.summary import summarise
     from tslrec.reports.summary_view import print_summary

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tslrec.data.batching import Batches, RandomBatches, rank_share
+from tslrec.data.evaluated_users import evaluation_batches, sample_users, seen_items
 from tslrec.data.interactions import TEST, VALIDATION, Interactions
 from tslrec.data.masked_rows import MaskedRows, NumberedBatches
 from tslrec.data.masking import Masking
@@ -26,10 +27,6 @@ from tslrec.data.static_layouts import PackedLayout, PrefixLayout, StaticLayout,
 from tslrec.data.step_groups import FlatItems, StepGroups, collate_group
 from tslrec.data.windows import all_prefixes, all_windows, index_in_group
 from tslrec.system.errors import UserError
-from tslrec.system.processes import rank_and_world_size
-
-SAMPLE_SEED = 0
-"""Seed that draws the evaluated users where not all are evaluated; fixed, so that all methods and seeds share them."""
 
 
 class SequenceDataModule(lightning.LightningDataModule):
@@ -273,52 +270,3 @@ def padded_ranges(
     inside_BL = column_L < lengths_B[:, None]
     items_BL = interactions.items[np.where(inside_BL, index_BL, 0)].astype(np.int64)
     return np.where(inside_BL, items_BL, 0)
-
-
-def sample_users(interactions: Interactions, count: int | None) -> NDArray[np.int64]:
-    """Draws `count` of the users that can be evaluated, without replacement; None, or as many as there are, gives all.
-
-    Returns:
-        User ids, ascending.
-    """
-    users = interactions.evaluated_users
-    if count is None or count >= len(users):
-        return users
-    return np.sort(np.random.default_rng(SAMPLE_SEED).choice(users, count, replace=False))
-
-
-def evaluation_batches(
-    interactions: Interactions, users: NDArray[np.int64], batch_size: int
-) -> list[NDArray[np.int64]]:
-    """Splits the users to evaluate into this rank's batches, sorted by the length of the history.
-
-    All ranks get the same number of batches, since DDP may communicate between batches; the last one may be empty.
-
-    Args:
-        interactions: the data set.
-        users: ids of all users to evaluate, over all ranks.
-        batch_size: users per batch.
-    """
-    users = users[np.argsort(interactions.lengths[users], kind="stable")]
-    rank, world_size = rank_and_world_size()
-    largest_share = -(-len(users) // world_size)
-    return np.split(users[rank::world_size], range(batch_size, largest_share, batch_size))
-
-
-def seen_items(
-    interactions: Interactions, begins_B: NDArray[np.int64], ends_B: NDArray[np.int64]
-) -> tuple[Tensor, Tensor]:
-    """All items of several ranges of the flat array, as pairs of row and item id.
-
-    Args:
-        interactions: the data set.
-        begins_B: first index of each range.
-        ends_B: index after the last one.
-
-    Returns:
-        The rows, not decreasing, and the item ids, both int64 `[S]`.
-    """
-    counts_B = ends_B - begins_B
-    rows_S = np.repeat(np.arange(len(counts_B)), counts_B)
-    index_S = index_in_group(counts_B) + np.repeat(begins_B, counts_B)
-    return torch.from_numpy(rows_S), torch.from_numpy(interactions.items[index_S].astype(np.int64))

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from tslrec.evaluation.best_items import best_columns, empty_lists, merged, padded_to, shifted
+from tslrec.evaluation.one_type import in_one_type
 from tslrec.system.errors import UserError
 
 BLOCK_BYTES = 256 * 2**20
@@ -129,12 +130,6 @@ def top_lists(
     found = (padded_to(*each, length) for each in (masked, unmasked))
     masked_BK, unmasked_BK = (items_BK.masked_fill(scores_BK == -torch.inf, 0) for items_BK, scores_BK in found)
     return masked_BK, unmasked_BK
-
-
-def in_one_type(user_BD: Tensor, table_RD: Tensor) -> tuple[Tensor, Tensor]:
-    """User vectors and the item table in the wider of their two types."""
-    dtype = torch.promote_types(user_BD.dtype, table_RD.dtype)
-    return user_BD.to(dtype), table_RD.to(dtype)
 
 
 def blocks_for(user_BD: Tensor, table_RD: Tensor, block_bytes: int) -> tuple[list[Block], Tensor]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import lightning
 from torch import Tensor
 
-from tslrec.evaluation.metrics import RankingMetrics, parse_metric, validation_metrics
+from tslrec.evaluation.chosen_metrics import RankingMetrics, parse_metric, validation_metrics
 from tslrec.evaluation.ranking import ranks_in_lists, target_ranks, top_lists, without_seen
 from tslrec.evaluation.user_ranks import UserRanks
 from tslrec.system.errors import UserError

@@ -16,6 +16,7 @@ from torch import Tensor
 from tslrec.evaluation import device_ranking
 from tslrec.evaluation.best_items import best_columns, empty_lists, merged, padded_to, shifted
 from tslrec.evaluation.device_ranking import may_overflow
+from tslrec.evaluation.one_type import in_one_type
 from tslrec.evaluation.used_columns import with_used_columns
 from tslrec.system import devices
 from tslrec.system.errors import UserError
@@ -56,7 +57,8 @@ def target_ranks(
     """
     if devices.queues_work(user_BD.device):
         return device_ranking.target_ranks(user_BD, table_ID, targets_B, seen_rows_S, seen_items_S)
-    user_BD, items_ID = common_dtype(*with_used_columns(user_BD, table_ID))
+    user_BD, table_ID = with_used_columns(user_BD, table_ID)
+    user_BD, items_ID = in_one_type(user_BD, table_ID[1:])
     size, num_items = len(user_BD), len(items_ID)
     width = block_width(size, num_items, user_BD)
     scores_BC = user_BD.new_empty(size, width)
@@ -111,7 +113,8 @@ def top_lists(
     """
     if devices.queues_work(user_BD.device):
         return device_ranking.top_lists(user_BD, table_ID, length, seen_rows_S, seen_items_S)
-    user_BD, items_ID = common_dtype(*with_used_columns(user_BD, table_ID))
+    user_BD, table_ID = with_used_columns(user_BD, table_ID)
+    user_BD, items_ID = in_one_type(user_BD, table_ID[1:])
     size, num_items = len(user_BD), len(items_ID)
     width = block_width(size, num_items, user_BD)
     scores_BC = user_BD.new_empty(size, width)
@@ -169,12 +172,6 @@ def seen_places(lists_BK: Tensor, seen_rows_S: Tensor, seen_items_S: Tensor) -> 
     pairs_BK = rows_B1 * ITEM_IDS + lists_BK
     found_BK = torch.searchsorted(pairs_S, pairs_BK).clamp_(max=len(pairs_S) - 1)
     return pairs_S[found_BK] == pairs_BK
-
-
-def common_dtype(user_BD: Tensor, table_ID: Tensor) -> tuple[Tensor, Tensor]:
-    """User vectors and the items without padding, in the wider of their two types."""
-    dtype = torch.promote_types(user_BD.dtype, table_ID.dtype)
-    return user_BD.to(dtype), table_ID[1:].to(dtype)
 
 
 def distinct_pairs(seen_rows_S: Tensor, seen_items_S: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ def check_selection(config: Config, interactions: Interactions) -> None:
     Raises:
         UserError: if nobody can be evaluated, or the selecting validation is 0 for every model.
     """
-    from tslrec.data.datamodule import sample_users
+    from tslrec.data.evaluated_users import sample_users
     from tslrec.data.held_out import held_out
     from tslrec.data.interactions import MIN_EVALUATED_LENGTH, TEST, VALIDATION
 

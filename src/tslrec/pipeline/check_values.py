@@ -145,7 +145,7 @@ def check_metrics(metrics: Sequence[str]) -> None:
     if not metrics:
         raise UserError("metrics=[]: name at least one, such as NDCG@10")
     if unknown := [name for name in metrics if name not in DEFAULT_METRICS]:
-        from tslrec.evaluation.metrics import parse_metric
+        from tslrec.evaluation.chosen_metrics import parse_metric
 
         for name in unknown:
             cutoff = shown(name).partition("@")[2]

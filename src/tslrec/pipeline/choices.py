@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -65,11 +65,3 @@ def placed(group: str) -> list[str]:
     names = {path.stem for folder in candidate_folders() for path in (folder / group).glob("*.yaml")}
     ordered = sorted(choice_place(group, name) for name in names)
     return [name for place, name in ordered if place < LAST_PLACE]
-
-
-def flatten_keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The keys of nested mappings, joined by dots; sections and their entries."""
-    for name, value in tree.items():
-        yield f"{prefix}{name}"
-        if isinstance(value, Mapping):
-            yield from flatten_keys(value, f"{prefix}{name}.")

@@ -11,8 +11,9 @@ from tslrec.config import Config
 from tslrec.data import parquet
 from tslrec.data.interactions import Interactions
 from tslrec.pipeline.artifacts import Artifact
+from tslrec.pipeline.nested import flatten
 from tslrec.pipeline.recipes import config_for
-from tslrec.pipeline.results import flatten, read_result
+from tslrec.pipeline.recorded_results import read_result
 from tslrec.stages.context import Earlier
 from tslrec.stages.declaration import Stage
 from tslrec.stages.method_stages import stages_of

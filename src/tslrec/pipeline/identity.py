@@ -1,6 +1,6 @@
 """What tells recorded runs apart: all that changes their results but the seed. Tables never mix runs that differ in it.
 
-Beside the settings (`tslrec.pipeline.results.setting`) these are facts that a configuration does not hold: the content
+Beside the settings (`tslrec.pipeline.result_settings`) these are facts that a configuration does not hold: the content
 of the raw file, the bytes of the language model, the number of processes, the versions of the stages' code.
 """
 
@@ -13,7 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tslrec.pipeline.results import flatten, of_members, read_result, setting
+from tslrec.pipeline.nested import flatten
+from tslrec.pipeline.recorded_results import read_result
+from tslrec.pipeline.result_members import of_members
+from tslrec.pipeline.result_settings import setting
 from tslrec.stages.registry import find_stage
 from tslrec.system.manifests import KEY_LENGTH
 

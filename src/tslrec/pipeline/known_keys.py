@@ -11,7 +11,8 @@ from functools import cache
 from typing import Any
 
 from tslrec.config import Config
-from tslrec.pipeline.choices import candidate_folders, choice, flatten_keys
+from tslrec.pipeline.choices import candidate_folders, choice
+from tslrec.pipeline.nested import flatten_keys
 
 GROUPS_WITH_TARGETS = ("model", "fusion", "logger", "data", "trainer")
 """Groups whose files have keys that no dataclass lists: the parameters of a `_target_`."""

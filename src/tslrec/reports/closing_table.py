@@ -10,7 +10,8 @@ from rich.table import Table
 
 from tslrec.evaluation.protocols import LIST_NOTE, METRICS, PROTOCOLS
 from tslrec.pipeline.artifacts import Artifact
-from tslrec.pipeline.results import MethodResult, method_title
+from tslrec.pipeline.result_names import method_title
+from tslrec.pipeline.results import MethodResult
 from tslrec.reports.reranking import reranking
 from tslrec.reports.update import print_update
 from tslrec.reports.whole_tables import print_table

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tslrec.pipeline.results import MethodResult, method_title
+from tslrec.pipeline.result_names import method_title
+from tslrec.pipeline.results import MethodResult
 
 RETRIEVED = "retrieved/masked", "retrieved/unmasked"
 """Metrics of a stage that reranks: the share of the users whose target is among the candidates, by protocol."""

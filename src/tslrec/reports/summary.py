@@ -10,7 +10,7 @@ from typing import Any
 
 from tslrec.pipeline.choices import choice_place
 from tslrec.pipeline.identity import CONTENT, identity, path_of
-from tslrec.pipeline.results import Names, method_title, names_of
+from tslrec.pipeline.result_names import Names, method_title, names_of
 
 CONTENT_DIGITS = 8
 """Hex digits of a file's sha256 that a table shows."""

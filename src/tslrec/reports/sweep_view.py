@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tslrec.pipeline.results import read_result
+from tslrec.pipeline.recorded_results import read_result
 from tslrec.pipeline.sweeps.record import Cell, Sweep
 from tslrec.reports.summary import summarise
 from tslrec.reports.summary_view import print_summary

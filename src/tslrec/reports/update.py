@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tslrec.evaluation.protocols import PROTOCOLS
-from tslrec.pipeline.results import MethodResult, method_title
+from tslrec.pipeline.result_names import method_title
+from tslrec.pipeline.results import MethodResult
 from tslrec.reports.whole_tables import print_table
 
 METRIC = "NDCG@10"

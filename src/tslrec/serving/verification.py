@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tslrec.data.interactions import TEST, Interactions
+from tslrec.evaluation.chosen_metrics import parse_metric
 from tslrec.evaluation.generated_lists import list_ranks
-from tslrec.evaluation.metrics import parse_metric
 from tslrec.evaluation.protocols import METRICS, PROTOCOLS
 from tslrec.evaluation.ranking import target_ranks
 from tslrec.evaluation.reranking import reranked_ranks

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from tslrec.data.item_titles import read_item_titles
 from tslrec.knowledge.origin import Origin
-from tslrec.knowledge.shards import Plan, Shards
+from tslrec.knowledge.shards import Shards
 from tslrec.knowledge.store import CATEGORIES, KnowledgeStore, write_store
+from tslrec.knowledge.store_plan import StorePlan
 from tslrec.knowledge.table import ItemLocations
 from tslrec.llm.adapter import digest_trained
 from tslrec.llm.item_input import ItemInput
@@ -73,9 +74,10 @@ def run(context: StageContext) -> dict[str, Any]:
     num_items = context.interactions.num_items
     if first:
         origin = origin_of(context, source, item_embeddings_ID, items)
-        plan = Plan(origin, Scaling.of(item_embeddings_ID), num_items, config.sft.augment_shard_size)
-        shards, found = begin_or_resume(folder, plan, context.meter)
-    elif (joined := Shards.join(folder, unfinished)) is not None:
+        scaling, size = Scaling.of(item_embeddings_ID), config.sft.augment_shard_size
+        plan = StorePlan(origin=origin, scaling=scaling, num_rows=num_items, shard_size=size)
+        shards, found = begin_or_resume("augment", folder, plan, context.meter)
+    elif (joined := Shards.join(folder, StorePlan, unfinished)) is not None:
         shards, found = joined, 0
     else:
         return {}

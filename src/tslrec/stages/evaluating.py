@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tslrec.config import Config
-from tslrec.data.datamodule import SequenceDataModule, sample_users
+from tslrec.data.datamodule import SequenceDataModule
+from tslrec.data.evaluated_users import sample_users
 from tslrec.data.interactions import TEST, VALIDATION, Interactions
 from tslrec.data.sequence_batch import SequenceBatch
 from tslrec.evaluation.hooks import EvaluatedUsers, RankingHooks, ScoredUsers

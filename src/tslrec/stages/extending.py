@@ -9,8 +9,9 @@ import lightning
 import torch
 
 from tslrec.config import SFTConfig
-from tslrec.knowledge.shards import Plan, Shards
+from tslrec.knowledge.shards import Shards
 from tslrec.knowledge.store import KnowledgeStore, write_store
+from tslrec.knowledge.store_plan import StorePlan
 from tslrec.llm.readout import Readout
 from tslrec.stages.extension import Catalogue, EarlierStore, Extension
 from tslrec.stages.sft.loading import load_trained
@@ -66,9 +67,11 @@ def extend_store(
     first = processes.is_rank_zero()
     processes.start_other_processes(trainer)
     if first:
-        plan = Plan(extension.origin, earlier.store.scaling, len(extension.new_N), sft.augment_shard_size)
-        shards, found = begin_or_resume(unfinished_shards, plan, meter)
-    elif (joined := Shards.join(unfinished_shards, output.is_dir)) is not None:
+        rows, size = len(extension.new_N), sft.augment_shard_size
+        scaling = earlier.store.scaling
+        plan = StorePlan(origin=extension.origin, scaling=scaling, num_rows=rows, shard_size=size)
+        shards, found = begin_or_resume("augment", unfinished_shards, plan, meter)
+    elif (joined := Shards.join(unfinished_shards, StorePlan, output.is_dir)) is not None:
         shards, found = joined, 0
     else:
         return None

@@ -17,7 +17,7 @@ from torch import Tensor
 from tslrec.config import TrainerConfig, TrainingConfig
 from tslrec.data.datamodule import SequenceDataModule
 from tslrec.data.interactions import TEST, Interactions
-from tslrec.evaluation.metrics import needs_lists
+from tslrec.evaluation.chosen_metrics import needs_lists
 from tslrec.evaluation.user_groups import metrics_of
 from tslrec.evaluation.user_ranks import UserRanks, save_ranks
 from tslrec.models.backbones.base import Backbone, PositionBackbone

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tslrec.data.interactions import Interactions
+from tslrec.evaluation.one_type import in_one_type
 from tslrec.models.backbones.base import Backbone
 from tslrec.models.item_embedding import FixedTable, IdEmbedding, ItemEmbedding
 from tslrec.stages.building import build_backbone
@@ -67,8 +68,8 @@ class Restored:
         """The scores of all items, `[B, I]`, padding left out, on the CPU."""
         if self.faster_scores is not None:
             return self.faster_scores(user_BE)
-        dtype = torch.promote_types(user_BE.dtype, self.output_IE.dtype)
-        return user_BE.to(dtype) @ self.output_IE[1:].to(dtype).T
+        user_BE, items_IE = in_one_type(user_BE, self.output_IE[1:])
+        return user_BE @ items_IE.T
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from tslrec.knowledge.shards import ROWS, Plan, Shards
+from tslrec.knowledge.shard_files import ROWS
+from tslrec.knowledge.shards import P, Shards
 from tslrec.knowledge.store import CATEGORIES, KNOWLEDGE, Shard
+from tslrec.knowledge.store_plan import StorePlan
 from tslrec.llm.prompted import KeysAndValues
 from tslrec.llm.readout import PAPER_READOUT, Readout
 from tslrec.stages.sft.model import PreferenceLLM
@@ -73,7 +75,7 @@ def augment(
 
 
 def fill_shards(
-    shards: Shards,
+    shards: Shards[StorePlan],
     make_model: Callable[[], PreferenceLLM],
     item_embeddings_ID: Table,
     items_N: NDArray[np.int64],
@@ -114,8 +116,7 @@ def fill_shards(
         task = progress.add_task("", total=len(items_N))
 
         def compute(span: slice) -> dict[str, Tensor]:
-            done = shards.plan.num_rows - len(shards.missing) * shards.plan.shard_size
-            progress.update(task, completed=max(0, done))
+            progress.update(task, completed=shards.finished_rows)
             items_RD = shards.plan.scaling(read_rows(item_embeddings_ID, items_N[span]))
             with autocast(precision, model.items_ID.device):
                 knowledge_RH, categories_RK = augment(
@@ -134,10 +135,11 @@ def fill_shards(
         shards.work(compute, unfinished=unfinished, facts=facts, wait_for_others=first)
 
 
-def begin_or_resume(folder: Path, plan: Plan, meter: Meter) -> tuple[Shards, int]:
-    """Begins a store or resumes one, on rank 0.
+def begin_or_resume(stage: str, folder: Path, plan: P, meter: Meter) -> tuple[Shards[P], int]:
+    """Begins the result of a stage or resumes it, on rank 0.
 
     Args:
+        stage: its name, for the log.
         folder: where the shards are written.
         plan: what is wanted.
         meter: continues from the time that the earlier run had spent.
@@ -150,11 +152,11 @@ def begin_or_resume(folder: Path, plan: Plan, meter: Meter) -> tuple[Shards, int
     """
     shards = Shards.begin_or_resume(folder, plan)
     if found := shards.continue_meter(meter):
-        log.info(f"augment: resumes after {found:,} of {shards.plan.num_shards:,} shards")
+        log.info(f"{stage}: resumes after {found:,} of {shards.num_shards:,} shards")
     return shards, found
 
 
-def finished_shards(shards: Shards) -> list[tuple[Path, Shard]]:
+def finished_shards(shards: Shards[StorePlan]) -> list[tuple[Path, Shard]]:
     """The file and the description of each shard, in order; all shards must be finished."""
     found = []
     for number in range(shards.plan.num_shards):

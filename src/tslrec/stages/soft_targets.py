@@ -28,7 +28,8 @@ from tslrec.data.datamodule import padded_ranges
 from tslrec.data.interactions import Interactions
 from tslrec.data.windows import Prefixes, all_prefixes
 from tslrec.evaluation.best_items import best_columns
-from tslrec.evaluation.device_ranking import full_precision, in_one_type
+from tslrec.evaluation.device_ranking import full_precision
+from tslrec.evaluation.one_type import in_one_type
 from tslrec.stages.calibration import calibrated_temperature
 from tslrec.stages.context import StageContext
 from tslrec.stages.fusion_inputs import Sources, check_item_map

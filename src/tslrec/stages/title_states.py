@@ -7,7 +7,6 @@ Shapes: I items (row 0 is padding), R items of a shard, H hidden size of the lan
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,20 +17,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from tslrec.data.item_titles import read_item_titles
-from tslrec.knowledge.row_shards import RowShards
+from tslrec.knowledge.shards import Shards
 from tslrec.knowledge.single_file import write_knowledge
+from tslrec.knowledge.store import KNOWLEDGE
+from tslrec.knowledge.table_plan import TablePlan, finished_table
 from tslrec.llm.loading import load, load_tokenizer
 from tslrec.llm.title_states import TitleLLM, tokens_before
 from tslrec.llm.title_tokens import ItemTokens, encode_titles
 from tslrec.llm.weights_source import ResolvedSource, resolve
 from tslrec.settings.language_models import LLMConfig
 from tslrec.stages.context import StageContext
-from tslrec.stages.shard_filling import autocast
+from tslrec.stages.shard_filling import autocast, begin_or_resume
 from tslrec.system.errors import UserError
 from tslrec.system.hashing import digest_texts
 from tslrec.system.processes import is_rank_zero, start_other_processes
-
-log = logging.getLogger(__name__)
 
 
 def run(context: StageContext) -> dict[str, Any]:
@@ -50,10 +49,11 @@ def run(context: StageContext) -> dict[str, Any]:
     source = resolve(config.llm, Path(config.cache))
     titles = read_item_titles(context.inputs["titles"])
     tokens = encode_titles(load_tokenizer(source), titles.texts, config.item_text.title_tokens)
-    first, unfinished = is_rank_zero(), context.folder.is_dir
+    folder, first, unfinished = context.checkpoints.folder, is_rank_zero(), context.folder.is_dir
     if first:
-        shards, found = begin_or_resume(context, source, titles.texts)
-    elif (joined := RowShards.join(context.checkpoints.folder, unfinished)) is not None:
+        plan = plan_of(context, source, titles.texts)
+        shards, found = begin_or_resume("title_states", folder, plan, context.meter)
+    elif (joined := Shards.join(folder, TablePlan, unfinished)) is not None:
         shards, found = joined, 0
     else:
         return {}
@@ -69,7 +69,7 @@ def run(context: StageContext) -> dict[str, Any]:
             )
     if not first:
         return {}
-    write_knowledge(context.folder, shards.table(), context.interactions)
+    write_knowledge(context.folder, finished_table(shards), context.interactions)
     return {
         "tokens": len(tokens.tokens_N),
         "missing_titles": titles.num_missing,
@@ -82,19 +82,13 @@ COLUMNS = (TextColumn("title_states · items"), BarColumn(), MofNCompleteColumn(
 """Of the progress bar."""
 
 
-def begin_or_resume(context: StageContext, source: ResolvedSource, texts: list[str]) -> tuple[RowShards, int]:
-    """Begins the table or resumes it, on rank 0.
+def plan_of(context: StageContext, source: ResolvedSource, texts: list[str]) -> TablePlan:
+    """What the rows are made from, and how they are cut into shards.
 
     Args:
         context: the stage's.
         source: the language model's weights.
         texts: the titles.
-
-    Returns:
-        The shards, and the number of finished ones that an earlier run had left.
-
-    Raises:
-        UserError: if the earlier run made its shards from something else.
     """
     numbers = context.config.item_text
     origin = {
@@ -104,12 +98,7 @@ def begin_or_resume(context: StageContext, source: ResolvedSource, texts: list[s
         "title_tokens": numbers.title_tokens,
     }
     num_items = context.interactions.num_items
-    shards = RowShards.begin_or_resume(
-        context.checkpoints.folder, origin, num_rows=num_items, shard_size=numbers.shard_size
-    )
-    if found := shards.continue_meter(context.meter):
-        log.info(f"title_states: resumes after {found:,} of {shards.num_shards:,} shards")
-    return shards, found
+    return TablePlan(origin=origin, num_rows=num_items, shard_size=numbers.shard_size)
 
 
 def new_model(llm: LLMConfig, source: ResolvedSource) -> TitleLLM:
@@ -123,8 +112,8 @@ def new_model(llm: LLMConfig, source: ResolvedSource) -> TitleLLM:
 
 
 def reader_of(
-    model: TitleLLM, tokens: ItemTokens, context: StageContext, show: Callable[[int], None], shards: RowShards
-) -> Callable[[range], Tensor]:
+    model: TitleLLM, tokens: ItemTokens, context: StageContext, show: Callable[[int], None], shards: Shards[TablePlan]
+) -> Callable[[slice], dict[str, Tensor]]:
     """What computes the rows of some items.
 
     Args:
@@ -135,14 +124,16 @@ def reader_of(
         shards: of the table.
 
     Returns:
-        A function from items to float32 rows `[R, H]`. It raises UserError if a value is not finite.
+        A function from a shard's rows, counted from the first item's, to `knowledge` `[R, H]`, float32. It raises
+        UserError if a value is not finite.
     """
     numbers, precision = context.config.item_text, context.config.trainer.llm_precision
     device = model.instruction_P.device
 
     @torch.inference_mode()
-    def read(items: range) -> Tensor:
-        before, parts = shards.finished_items, []
+    def read(span: slice) -> dict[str, Tensor]:
+        items = range(span.start + 1, span.stop + 1)
+        before, parts = shards.finished_rows, []
         with autocast(precision, device):
             prefix = model.run_prefix() if model.shared_prefix else None
             for begin in range(0, len(items), numbers.batch_size):
@@ -152,6 +143,6 @@ def reader_of(
         rows_RH = torch.cat(parts)
         if not torch.isfinite(rows_RH).all():
             raise UserError("title_states: the language model gave values that are not finite; use another llm.dtype")
-        return rows_RH
+        return {KNOWLEDGE: rows_RH}
 
     return read

@@ -15,7 +15,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from tslrec.system import manifests
 from tslrec.system.errors import UserError
@@ -70,7 +70,7 @@ class Shares:
         kind: what the shards are part of, for messages.
     """
 
-    kind: ClassVar[str] = "result"
+    kind: str = "result"
 
     def __init__(self, folder: Path, num_shards: int, key: str) -> None:
         self.folder = folder

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from support.interactions import make_interactions
 from tslrec.config import Config, DataConfig, MethodConfig, TrainerConfig
 from tslrec.data.interactions import Interactions
-from tslrec.evaluation.metrics import RankingMetrics
+from tslrec.evaluation.chosen_metrics import RankingMetrics
 from tslrec.evaluation.user_ranks import UserRanks
 from tslrec.llm.packing import Packer
 from tslrec.llm.weights_source import resolve
@@ -115,7 +115,7 @@ def test_a_process_that_no_user_is_left_for_runs_one_that_does_not_count(monkeyp
     interactions = make_interactions([[1, 2, 3, 4]] * 5)
     counted = []
     for rank in range(2):
-        monkeypatch.setattr("tslrec.data.datamodule.rank_and_world_size", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr("tslrec.data.evaluated_users.rank_and_world_size", lambda rank=rank: (rank, 2))
         batches = InstanceDataModule(
             interactions, Packer(num_response=2), max_len=MAX_LEN, batch_size=8, eval_batch_size=1, seed=0
         ).test_dataloader()

@@ -191,7 +191,7 @@ def test_a_process_without_users_runs_one_that_does_not_count(monkeypatch: pytes
     data.numbers.eval_batch_size = 1
     read = []
     for rank in range(2):
-        for module in ("tslrec.data.datamodule", "tslrec.stages.llamarec.data"):
+        for module in ("tslrec.data.evaluated_users", "tslrec.stages.llamarec.data"):
             monkeypatch.setattr(f"{module}.rank_and_world_size", lambda rank=rank: (rank, 2))
         read.append([(batch.prompts is not None, batch.counted) for batch in data.test_dataloader()])
     assert read[0] == [(False, True), (True, True), (True, True)]

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from support.checkout import golden_folder
-from tslrec.evaluation.metrics import RankMetric, parse_metric
+from tslrec.evaluation.chosen_metrics import parse_metric
+from tslrec.evaluation.metrics import RankMetric
 from tslrec.evaluation.ranking import target_ranks, top_lists
 from tslrec.evaluation.reranking import rerank, reranked_ranks
 from tslrec.llm.prompt_packing import PackedPrompts, PromptPacker

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tslrec.config import Config
-from tslrec.pipeline.results import members_of, read_result
+from tslrec.pipeline.recorded_results import read_result
+from tslrec.pipeline.result_members import members_of
 from tslrec.pipeline.sweeps.record import Cell
 from tslrec.stages.method_stages import reads_titles
 from tslrec.stages.registry import code_version, stage_names

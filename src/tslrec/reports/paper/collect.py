@@ -26,7 +26,7 @@ from tslrec.evaluation.user_ranks import RANKS
 from tslrec.knowledge.preferences import cluster_items
 from tslrec.knowledge.single_file import knowledge_table
 from tslrec.pipeline.artifacts import Artifact
-from tslrec.pipeline.results import members_of
+from tslrec.pipeline.result_members import members_of
 from tslrec.reports.paper.cells import DEGREES, CellResult, pack_ranks, write_cell
 from tslrec.reports.paper.grid import Cell
 from tslrec.stages.outputs import GATES, clusters, read_item_embeddings

@@ -24,7 +24,7 @@ from tslrec.evaluation.protocols import PROTOCOLS
 from tslrec.pipeline.choices import config_folder
 from tslrec.pipeline.composition import Composer, composing
 from tslrec.pipeline.members import composer_of
-from tslrec.pipeline.results import setting
+from tslrec.pipeline.result_settings import setting
 from tslrec.reports.paper.cells import CellResult, read_cell
 from tslrec.reports.paper.grid import Cell
 from tslrec.stages.method_stages import reads_members

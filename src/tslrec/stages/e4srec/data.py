@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tslrec.data.batching import Batches, RandomBatches, drawn_share, rank_share
-from tslrec.data.datamodule import evaluation_batches, seen_items
+from tslrec.data.evaluated_users import evaluation_batches, seen_items
 from tslrec.data.interactions import Interactions
 from tslrec.data.windows import recent_positions
 from tslrec.llm.packing import PackedExamples, Packer

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from tslrec.config import DEFAULT_METRICS
+from tslrec.evaluation.chosen_metrics import RankingMetrics
 from tslrec.evaluation.hooks import EvaluatedUsers, RankingHooks, ScoredUsers
-from tslrec.evaluation.metrics import RankingMetrics
 from tslrec.llm.finetuning import LLMFinetuningModule
 from tslrec.llm.prompted import KeysAndValues
 from tslrec.stages.e4srec.data import InstanceBatch, RankedBatch

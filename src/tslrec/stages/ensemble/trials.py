@@ -17,8 +17,9 @@ from torch import Tensor
 
 from tslrec.config import SELECTING_METRIC, Config
 from tslrec.data.interactions import Interactions
+from tslrec.evaluation.chosen_metrics import no_other_process, parse_metric
 from tslrec.evaluation.hooks import EvaluatedUsers
-from tslrec.evaluation.metrics import RankMetric, no_other_process, parse_metric
+from tslrec.evaluation.metrics import RankMetric
 from tslrec.stages.ensemble.combining import Voice
 from tslrec.stages.ensemble.search import Weights
 from tslrec.stages.evaluating import evaluated_users, evaluation_inputs

@@ -12,8 +12,8 @@ from functools import partial
 from torch import Tensor
 
 from tslrec.config import DEFAULT_METRICS
+from tslrec.evaluation.chosen_metrics import RankingMetrics
 from tslrec.evaluation.hooks import EvaluatedUsers, RankedUsers, RankingHooks
-from tslrec.evaluation.metrics import RankingMetrics
 from tslrec.evaluation.reranking import rerank, reranked_ranks
 from tslrec.llm.finetuning import LLMFinetuningModule
 from tslrec.llm.prompt_packing import PackedPrompts

@@ -18,10 +18,11 @@ from typing import Any
 
 import torch
 
-from tslrec.data.datamodule import SequenceDataModule, sample_users
+from tslrec.data.datamodule import SequenceDataModule
+from tslrec.data.evaluated_users import sample_users
 from tslrec.data.interactions import TEST, VALIDATION
 from tslrec.data.item_titles import read_item_titles
-from tslrec.evaluation.metrics import needs_lists, parse_metric
+from tslrec.evaluation.chosen_metrics import needs_lists, parse_metric
 from tslrec.evaluation.user_ranks import save_ranks
 from tslrec.llm.adapter import save_trained
 from tslrec.llm.loading import load_tokenizer

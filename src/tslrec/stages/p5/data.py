@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tslrec.data.batching import Batches, rank_share
-from tslrec.data.datamodule import evaluation_batches, seen_items
+from tslrec.data.evaluated_users import evaluation_batches, seen_items
 from tslrec.data.interactions import TEST, VALIDATION, Interactions
 from tslrec.data.windows import all_prefixes
 from tslrec.llm.encoder_decoder.packing import unpadded

@@ -13,23 +13,22 @@ falling learning rate off, so there is none. The templates are worded anew.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from safetensors.torch import save_file
 
-from tslrec.evaluation.user_ranks import save_ranks
 from tslrec.llm.encoder_decoder.trie import build_trie
 from tslrec.stages.context import StageContext
 from tslrec.stages.item_index.codes import read_item_index
 from tslrec.stages.outputs import WEIGHTS
 from tslrec.stages.p5.data import TextDataModule
+from tslrec.stages.p5.fitting import fit_and_test
 from tslrec.stages.p5.model import check_words, new_model, vocabulary_of, writer_of
 from tslrec.stages.p5.module import P5Module
-from tslrec.stages.p5.packed import PackedDataModule
-from tslrec.stages.p5.unseen import ask_unseen
+from tslrec.stages.p5.packed import packed_texts, packed_users
+from tslrec.stages.p5.packed_data import PackedDataModule
 from tslrec.stages.recommender import counts_for
-from tslrec.training.best_weights import selection_callbacks
-from tslrec.training.resuming import fit
 
 
 def run(context: StageContext) -> dict[str, Any]:
@@ -50,7 +49,8 @@ def run(context: StageContext) -> dict[str, Any]:
     writer = writer_of(vocabulary, config.data.name, interactions.num_users, index)
     check_words(writer, numbers, config.t5)
     trie = build_trie(writer.output_codes())
-    data = PackedDataModule(TextDataModule(interactions, writer, numbers, context.seed), trie, config.training)
+    texts = TextDataModule(interactions, writer, numbers, context.seed)
+    data = PackedDataModule(texts, config.training, packed_texts, partial(packed_users, trie=trie))
     module = P5Module(
         new_model(config.t5, vocabulary, index),
         trie,
@@ -62,28 +62,13 @@ def run(context: StageContext) -> dict[str, Any]:
         metrics=config.metrics,
         training_counts_I=counts_for(config.metrics, interactions),
     )
-    best, callbacks = selection_callbacks(config.training.selection, patience=numbers.max_epochs)
-    trainer = context.make_trainer(
-        max_epochs=numbers.max_epochs, callbacks=callbacks, gradient_clip=numbers.gradient_clip
-    )
-    fit(trainer, module, data)
-    best.restore(module)
-    tested = trainer.test(module, data, verbose=False)[0]
-    ranks = module.test_ranks.gather(interactions.num_users, module.device)
-    unseen = ask_unseen(trainer, module, data.unseen_dataloader())
+    trainer, metrics = fit_and_test(context, module, data, llm=False)
     if trainer.is_global_zero:
-        save_ranks(ranks, context.folder)
         save_file(
             {name: value.contiguous() for name, value in module.model.state_dict().items()}, context.folder / WEIGHTS
         )
     return {
-        **best.metrics,
-        "validation/users": len(data.validated),
-        **tested,
-        "test/users": len(data.tested),
-        **unseen,
-        "best_epoch": best.epoch,
-        "epochs": trainer.current_epoch,
+        **metrics,
         "trainable_parameters": sum(parameter.numel() for parameter in module.model.parameters()),
         "vocabulary": len(vocabulary),
     }

@@ -1,29 +1,21 @@
 """P5's batches as a decoder-only language model takes them: inputs and answers are one text, and texts share rows.
 
-Shapes: B texts or users, S tokens of the longest input, T tokens of the longest answer, U users.
+Shapes: B texts or users, S tokens of the longest input, T tokens of the longest answer.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import lightning
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from tslrec.config import TrainingConfig
-from tslrec.data.batching import Batches
-from tslrec.data.datamodule import sample_users
-from tslrec.data.interactions import TEST, VALIDATION
 from tslrec.evaluation.hooks import EvaluatedUsers
 from tslrec.llm.encoder_decoder.trie import Trie
 from tslrec.llm.prompt_packing import PackedPrompts, PromptPacker
-from tslrec.stages.p5.data import AskedUsers, TextBatch, TextDataModule
-from tslrec.stages.p5.packed import repacked
+from tslrec.stages.p5.data import AskedUsers, TextBatch
 from tslrec.stages.p5.packing import seen_of
-from tslrec.stages.p5.templates import SEEN, UNSEEN
 
 NO_LABEL = -100
 """Where no token is asked for; PyTorch's cross-entropy leaves it out."""
@@ -61,48 +53,6 @@ class AskedPrompts(NamedTuple):
     seen: Tensor
     users: EvaluatedUsers
     counted: bool
-
-
-class AnsweredDataModule(lightning.LightningDataModule):
-    """The batches of a `TextDataModule`, packed; validation and test may be of users drawn at random.
-
-    Args:
-        texts: gives the texts.
-        trie: of all items.
-        training: how many users are evaluated.
-        packs: whether texts share rows.
-
-    Attributes:
-        batches: of the training.
-        validated: rows of the users of the validation, `[U]`.
-        tested: rows of the users of the test.
-    """
-
-    def __init__(self, texts: TextDataModule, trie: Trie, training: TrainingConfig, *, packs: bool) -> None:
-        super().__init__()
-        self.texts = texts
-        self.trie = trie
-        packer = PromptPacker(packs=packs)
-        self.batches = repacked(texts.batches, lambda batch: answered_texts(batch, packer))
-        self.validated = sample_users(texts.interactions, training.validation_users)
-        self.tested = sample_users(texts.interactions, training.test_users)
-
-    def train_dataloader(self) -> Batches[AnsweredTexts]:
-        return self.batches
-
-    def val_dataloader(self) -> Batches[AskedPrompts]:
-        return self.evaluation(VALIDATION, SEEN, self.validated)
-
-    def test_dataloader(self) -> Batches[AskedPrompts]:
-        return self.evaluation(TEST, SEEN, self.tested)
-
-    def unseen_dataloader(self) -> Batches[AskedPrompts]:
-        """The users of the test, asked by a template that no training text has."""
-        return self.evaluation(TEST, UNSEEN, self.tested)
-
-    def evaluation(self, held_out: int, template: str, users: NDArray[np.int64]) -> Batches[AskedPrompts]:
-        """Batches of users; the arguments are those of `TextDataModule.evaluation`."""
-        return repacked(self.texts.evaluation(held_out, template, users), lambda asked: asked_prompts(asked, self.trie))
 
 
 def answered_texts(texts: TextBatch, packer: PromptPacker) -> AnsweredTexts:

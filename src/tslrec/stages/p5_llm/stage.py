@@ -11,24 +11,24 @@ NDCG@10 is kept; and numbers keep the vectors that the language model has of the
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tslrec.evaluation.user_ranks import save_ranks
 from tslrec.llm.adapter import save_trained
 from tslrec.llm.encoder_decoder.trie import build_trie
+from tslrec.llm.prompt_packing import PromptPacker
 from tslrec.llm.weights_source import resolve
 from tslrec.stages.context import StageContext
 from tslrec.stages.item_index.codes import read_item_index
 from tslrec.stages.p5.data import TextDataModule
-from tslrec.stages.p5.unseen import ask_unseen
+from tslrec.stages.p5.fitting import fit_and_test
+from tslrec.stages.p5.packed_data import PackedDataModule
 from tslrec.stages.p5_llm.model import new_model, vocabulary_of, writer_of
 from tslrec.stages.p5_llm.module import P5LLMModule
-from tslrec.stages.p5_llm.packed import AnsweredDataModule
+from tslrec.stages.p5_llm.packed import answered_texts, asked_prompts
 from tslrec.stages.recommender import counts_for
-from tslrec.training.best_weights import selection_callbacks
 from tslrec.training.deepspeed_zero import full_numel, gathered
-from tslrec.training.resuming import fit
 
 
 def run(context: StageContext) -> dict[str, Any]:
@@ -49,7 +49,8 @@ def run(context: StageContext) -> dict[str, Any]:
     writer = writer_of(vocabulary, config.data.name, interactions.num_users, index)
     trie = build_trie(writer.output_codes())
     texts = TextDataModule(interactions, writer, numbers, context.seed)
-    data = AnsweredDataModule(texts, trie, config.training, packs=config.llm.shared_prefix)
+    pack_texts = partial(answered_texts, packer=PromptPacker(packs=config.llm.shared_prefix))
+    data = PackedDataModule(texts, config.training, pack_texts, partial(asked_prompts, trie=trie))
     module = P5LLMModule(
         lambda: new_model(config.llm, numbers.lora, source, vocabulary.num_new),
         trie,
@@ -62,28 +63,13 @@ def run(context: StageContext) -> dict[str, Any]:
         metrics=config.metrics,
         training_counts_I=counts_for(config.metrics, interactions),
     )
-    best, callbacks = selection_callbacks(config.training.selection, patience=numbers.max_epochs)
-    trainer = context.make_trainer(
-        max_epochs=numbers.max_epochs, callbacks=callbacks, llm=True, gradient_clip=numbers.gradient_clip
-    )
-    fit(trainer, module, data)
-    best.restore(module)
-    tested = trainer.test(module, data, verbose=False)[0]
-    ranks = module.test_ranks.gather(interactions.num_users, module.device)
-    unseen = ask_unseen(trainer, module, data.unseen_dataloader())
+    trainer, metrics = fit_and_test(context, module, data, llm=True)
     model = module.model
     with gathered(model.trainable_parameters()):
         if trainer.is_global_zero:
-            save_ranks(ranks, context.folder)
             save_trained(model, context.folder, source)
     return {
-        **best.metrics,
-        "validation/users": len(data.validated),
-        **tested,
-        "test/users": len(data.tested),
-        **unseen,
-        "best_epoch": best.epoch,
-        "epochs": trainer.current_epoch,
+        **metrics,
         "trainable_parameters": full_numel(model.trainable_parameters()),
         "vocabulary": vocabulary.num_known + vocabulary.num_new,
     }

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tslrec.data.batching import Batches, rank_share
-from tslrec.data.datamodule import evaluation_batches, sample_users, seen_items
+from tslrec.data.evaluated_users import evaluation_batches, sample_users, seen_items
 from tslrec.data.interactions import TEST, VALIDATION, Interactions
 from tslrec.llm.encoder_decoder.packing import unpadded
 from tslrec.settings.rivals import PODConfig
