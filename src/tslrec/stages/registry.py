@@ -226,7 +226,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "p5",
-        version=1,
+        version=2,
         module="tslrec.stages.p5.stage",
         reads=("data", "item_index"),
         settings=p5_settings,
@@ -251,7 +251,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "pod",
-        version=1,
+        version=2,
         module="tslrec.stages.pod.stage",
         reads=("data",),
         settings=pod_settings,

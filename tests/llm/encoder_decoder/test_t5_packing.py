@@ -8,23 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.small_t5 import NUM_PROMPTS, NUM_TASKS, random_model, random_tokens
 from tslrec.llm.encoder_decoder.chunks import few_chunks
-from tslrec.llm.encoder_decoder.model import EncoderDecoder
 from tslrec.llm.encoder_decoder.packing import Packer
-from tslrec.llm.encoder_decoder.shape import END, EncoderDecoderShape
-
-VOCABULARY, NUM_PROMPTS, NUM_TASKS = 40, 3, 2
-SHAPE = EncoderDecoderShape(d_model=16, d_kv=4, d_ff=32, num_layers=2, num_decoder_layers=2, num_heads=4)
-
-
-def random_model(seed: int = 0, num_prompts: int = NUM_PROMPTS * NUM_TASKS) -> EncoderDecoder:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return EncoderDecoder(SHAPE, VOCABULARY, num_prompts=num_prompts, whole_words=64).eval()
-
-
-def random_tokens(rng: np.random.Generator, length: int) -> np.ndarray:
-    return np.append(rng.integers(2, VOCABULARY, length - 1), END)
+from tslrec.llm.encoder_decoder.shape import END
 
 
 @settings(max_examples=15, deadline=None)

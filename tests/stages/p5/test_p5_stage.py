@@ -131,7 +131,7 @@ def test_it_learns_what_follows_what(tmp_path: Path) -> None:
     # By chance, a fifth of the lists' first halves would hold their target.
     assert metrics["test/masked/HR@5"] > 0.6
     assert metrics["test/unmasked/HR@5"] > 0.6
-    assert metrics["unseen/masked/HR@5"] > 0.45
+    assert metrics["unseen/masked/HR@5"] > 0.4
 
 
 @pytest.mark.parametrize("step", [3, 11])

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tslrec.llm.encoder_decoder.attention import attend
 from tslrec.llm.encoder_decoder.chunks import Chunk
 from tslrec.llm.encoder_decoder.shape import EncoderDecoderShape
+from tslrec.models.dropout import Dropout
 
 
 class Norm(nn.Module):
@@ -39,7 +41,7 @@ class FeedForward(nn.Module):
         self.norm = Norm(shape)
         self.expand = nn.Linear(shape.d_model, shape.d_ff, bias=False)
         self.contract = nn.Linear(shape.d_ff, shape.d_model, bias=False)
-        self.inner_dropout, self.dropout = nn.Dropout(dropout), nn.Dropout(dropout)
+        self.inner_dropout, self.dropout = Dropout(dropout), Dropout(dropout)
 
     def forward(self, states: Tensor) -> Tensor:
         """Transforms states `[..., D]`."""
@@ -56,7 +58,7 @@ class SelfAttention(nn.Module):
         self.norm = Norm(shape)
         self.query_key_value = nn.Linear(shape.d_model, 3 * shape.inner, bias=False)
         self.output = nn.Linear(shape.inner, shape.d_model, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, states_ND: Tensor, chunks: Sequence[Chunk], biases: Sequence[Tensor]) -> Tensor:
         """Attention within each row of each chunk.
@@ -107,7 +109,7 @@ class CrossAttention(nn.Module):
         self.query = nn.Linear(shape.d_model, shape.inner, bias=False)
         self.key_value = nn.Linear(shape.d_model, 2 * shape.inner, bias=False)
         self.output = nn.Linear(shape.inner, shape.d_model, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def keys_and_values(self, encoded_ND: Tensor) -> Tensor:
         """Keys and values of all source tokens, `[N, 2, A, E]`."""
@@ -132,23 +134,6 @@ class CrossAttention(nn.Module):
             key, value = part.unbind(2)
             attended.append(attend(query, key, value, mask, dropout))
         return states_RTD + self.dropout(self.output(joined(attended)))
-
-
-def attend(query_RTAE: Tensor, key_RSAE: Tensor, value_RSAE: Tensor, bias: Tensor | None, dropout: float) -> Tensor:
-    """Attention with unscaled scores, as T5 has them, `[R, T, A * E]`.
-
-    Args:
-        query_RTAE: the queries.
-        key_RSAE: the keys.
-        value_RSAE: the values.
-        bias: added to the scores, `[R or 1, A or 1, T or 1, S]`.
-        dropout: probability of dropping an attention weight.
-    """
-    query, key, value = (each.transpose(1, 2) for each in (query_RTAE, key_RSAE, value_RSAE))
-    if bias is not None:
-        bias = bias.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
-    attended_RATE = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout, scale=1.0)
-    return attended_RATE.transpose(1, 2).flatten(2)
 
 
 def split_into_chunks(states: Tensor, chunks: Sequence[Chunk]) -> list[Tensor]:

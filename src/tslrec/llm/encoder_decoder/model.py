@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tslrec.llm.encoder_decoder.chunks import Chunk
+from tslrec.llm.encoder_decoder.chunks import Chunk, in_cache
 from tslrec.llm.encoder_decoder.layers import CrossAttention, FeedForward, Norm, SelfAttention
 from tslrec.llm.encoder_decoder.packing import Batch, Sources
 from tslrec.llm.encoder_decoder.relative_positions import RelativeBias
 from tslrec.llm.encoder_decoder.shape import NUM_WHOLE_WORDS, EncoderDecoderShape
+from tslrec.models.dropout import Dropout
 
 PROMPT_RANGE = 0.1
 """Prompt vectors are drawn uniformly from minus this to this."""
@@ -90,23 +91,25 @@ class Encoder(nn.Module):
 
     def __init__(self, shape: EncoderDecoderShape, dropout: float) -> None:
         super().__init__()
+        self.heads = shape.num_heads
         self.relative_bias = RelativeBias(shape, bidirectional=True)
         self.layers = nn.ModuleList(EncoderLayer(shape, dropout) for _ in range(shape.num_layers))
         self.norm = Norm(shape)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, embedded_ND: Tensor, sources: Sources) -> Tensor:
         """States of all source tokens, `[N, D]`."""
-        longest = max(chunk.width for chunk in sources.chunks)
-        bias_ASS = self.relative_bias(longest)
+        is_training_on_cpu = self.training and embedded_ND.device.type == "cpu"
+        chunks = in_cache(sources.chunks, self.heads) if is_training_on_cpu else sources.chunks
+        bias_ASS = self.relative_bias(max(chunk.width for chunk in chunks))
         # Made once, for all layers.
         biases = []
-        for chunk, mask in zip(sources.chunks, masks_of(sources, embedded_ND.dtype), strict=True):
+        for chunk, mask in zip(chunks, masks_of(sources, chunks, embedded_ND.dtype), strict=True):
             bias = bias_ASS[None, :, : chunk.width, : chunk.width]
             biases.append(bias if mask is None else bias + mask)
         states_ND = self.dropout(embedded_ND)
         for layer in self.layers:
-            states_ND = layer(states_ND, sources.chunks, biases)
+            states_ND = layer(states_ND, chunks, biases)
         normed_ND: Tensor = self.dropout(self.norm(states_ND))
         return normed_ND
 
@@ -119,7 +122,7 @@ class Decoder(nn.Module):
         self.relative_bias = RelativeBias(shape, bidirectional=False)
         self.layers = nn.ModuleList(DecoderLayer(shape, dropout) for _ in range(shape.num_decoder_layers))
         self.norm = Norm(shape)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def causal_bias(self, length: int) -> Tensor:
         """The bias of self-attention with later tokens masked, `[A, T, T]`."""
@@ -221,18 +224,19 @@ class EncoderDecoder(nn.Module):
 def seen_by_decoder(sources: Sources, dtype: torch.dtype) -> SeenSources:
     """What the decoder sees of the sources; in POD's public code that includes their padding."""
     visible: list[Tensor | None] = [None] * len(sources.chunks)
-    return SeenSources(sources.chunks, visible if sources.cross_padding else masks_of(sources, dtype))
+    return SeenSources(sources.chunks, visible if sources.cross_padding else masks_of(sources, sources.chunks, dtype))
 
 
-def masks_of(sources: Sources, dtype: torch.dtype) -> list[Tensor | None]:
+def masks_of(sources: Sources, chunks: Sequence[Chunk], dtype: torch.dtype) -> list[Tensor | None]:
     """What hides padding, one per chunk: `[R, 1, 1, S]` added to the scores; None where there is none.
 
     Args:
         sources: the sources.
+        chunks: where they are.
         dtype: type of the scores.
     """
     masks: list[Tensor | None] = []
-    for chunk in sources.chunks:
+    for chunk in chunks:
         if not chunk.padded:
             masks.append(None)
             continue
