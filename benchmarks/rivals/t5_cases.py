@@ -35,7 +35,7 @@ def p5_case(interactions: Interactions, t5: EncoderDecoderConfig, index: str, ba
     vocabulary = OwnVocabulary(words_of_texts(interactions.name), codes.new_tokens)
     writer = TextWriter(WordPieces(vocabulary), interactions.name, interactions.num_users, codes.texts)
     data = TextDataModule(interactions, writer, P5Config(batch_size=batch), SEED)
-    batches = [T5Batch(each.tokens, each.whole_words, each.targets, 0) for each in islice(data.batches, steps)]
+    batches = [T5Batch(*each.inputs.rows(), each.outputs.rows()[0], 0) for each in islice(data.batches, steps)]
     return T5Case(batches, len(vocabulary), sizes_of(t5))
 
 
@@ -45,10 +45,7 @@ def pod_case(interactions: Interactions, t5: EncoderDecoderConfig, batch: int, s
     vocabulary = OwnVocabulary([*words(), "user_", "item_"], bare_numbers=True)
     writer = PromptWriter(vocabulary, numbering_of(interactions, numbers, SEED))
     data = PODDataModule(interactions, writer, numbers, SEED)
-    batches = [
-        T5Batch(each.tokens, each.whole_words, each.targets, int(each.tasks_B[0]))
-        for each in islice(data.batches, steps)
-    ]
+    batches = [T5Batch(*each.prompts.rows(), each.targets, each.task) for each in islice(data.batches, steps)]
     return T5Case(batches, len(vocabulary), sizes_of(t5))
 
 

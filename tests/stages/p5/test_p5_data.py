@@ -8,7 +8,6 @@ from itertools import islice
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,8 +45,8 @@ def text_ids(text: str) -> list[int]:
 
 
 def same(first: TextBatch, second: TextBatch) -> bool:
-    pairs = zip(first[:5], second[:5], strict=True)
-    return first[5:] == second[5:] and all(torch.equal(a, b) for a, b in pairs)
+    arrays = ((*batch.inputs, *batch.outputs) for batch in (first, second))
+    return first[2:] == second[2:] and all(np.array_equal(a, b) for a, b in zip(*arrays, strict=True))
 
 
 def batches_of(order: TaskBatches, count: int | None = None) -> list[list[tuple[int, int]]]:
@@ -127,15 +126,16 @@ def test_a_batch_holds_the_texts_of_its_prefixes() -> None:
     order = TaskBatches(len(data.prefixes), 8, 0)
     for batch, pairs in zip(data.train_dataloader(), batches_of(order), strict=True):
         assert (batch.counted, batch.num_texts) == (True, 8)
+        (tokens, words), (targets, _) = batch.inputs.rows(), batch.outputs.rows()
         for row, (prefix, template) in enumerate(pairs):
             user, end = int(data.prefixes.users[prefix]), int(data.prefixes.ends[prefix])
             begin = int(interactions.offsets[user])
             assert end < begin + interactions.train_lengths[user]
             history = [item_text(CODES.texts[item]) for item in interactions.items[max(begin, end - 4) : end]]
-            assert batch.tokens[row].tolist() == text_ids(input_text(ALL_TEMPLATES[template], "Toys", user, history))
+            assert tokens[row].tolist() == text_ids(input_text(ALL_TEMPLATES[template], "Toys", user, history))
             target = item_text(CODES.texts[interactions.items[end]])
-            assert batch.targets[row].tolist() == text_ids(output_text("Toys", target))
-            assert len(batch.whole_words[row]) == len(batch.tokens[row])
+            assert targets[row].tolist() == text_ids(output_text("Toys", target))
+            assert len(words[row]) == len(tokens[row])
 
 
 def test_each_prefix_of_a_training_part_is_an_instance_and_no_held_out_item_is() -> None:
@@ -155,15 +155,16 @@ def test_each_user_is_asked_once_by_each_evaluated_template(held_out: int) -> No
     for loader, template in ((seen, number), (data.evaluation(held_out, UNSEEN), number + NUM_SEEN)):
         users = []
         for batch in loader:
+            tokens, words = batch.inputs.rows()
             for row, user in enumerate(batch.users_B.tolist()):
                 *history, target = interactions.sequence(user)[
                     : len(interactions.sequence(user)) + 1 - held_out
                 ].tolist()
                 shown = [item_text(CODES.texts[item]) for item in history[-20:]]
-                assert batch.tokens[row].tolist() == text_ids(input_text(ALL_TEMPLATES[template], "Toys", user, shown))
+                assert tokens[row].tolist() == text_ids(input_text(ALL_TEMPLATES[template], "Toys", user, shown))
                 assert int(batch.targets_B[row]) == target
                 assert batch.seen_items_L[batch.seen_rows_L == row].tolist() == history
-                assert len(batch.whole_words[row]) == int(batch.lengths_B[row])
+                assert len(words[row]) == len(tokens[row])
                 users.append(user)
             assert batch.counted
         assert sorted(users) == interactions.evaluated_users.tolist()
@@ -178,11 +179,11 @@ def test_a_rank_without_users_runs_one_that_does_not_count() -> None:
 
 def test_long_inputs_are_cut_and_keep_their_end() -> None:
     batches = list(data_module(market(), P5Config(batch_size=8, max_tokens=12)).train_dataloader())
-    assert {batch.input_ids_BS.shape[1] for batch in batches} == {12}
+    assert {int(batch.inputs.lengths_B.max()) for batch in batches} == {12}
     for batch in batches:
-        last = batch.input_ids_BS.gather(1, batch.lengths_B[:, None] - 1)
-        assert last.eq(1).all()
-        assert batch.whole_words_BS.gather(1, batch.lengths_B[:, None] - 1).eq(0).all()
+        tokens, words = batch.inputs.rows()
+        assert {int(row[-1]) for row in tokens} == {1}
+        assert {int(row[-1]) for row in words} == {0}
 
 
 def test_data_without_two_items_to_train_on_are_refused() -> None:

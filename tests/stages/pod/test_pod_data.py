@@ -42,8 +42,9 @@ def module_of(interactions: Interactions, numbers: PODConfig = NUMBERS, seed: in
 
 
 def same(one: PromptBatch, other: PromptBatch) -> bool:
-    tensors = all(torch.equal(a, b) for a, b in zip(one[:6], other[:6], strict=True))
-    return tensors and one[6:] == other[6:]
+    arrays = ((*batch.prompts, *batch.targets) for batch in (one, other))
+    numbers = ((batch.task, *batch[3:]) for batch in (one, other))
+    return len(set(numbers)) == 1 and all(np.array_equal(a, b) for a, b in zip(*arrays, strict=True))
 
 
 def read(batch: PromptBatch, module: PODDataModule) -> list[tuple[list[str], str]]:
@@ -53,7 +54,10 @@ def read(batch: PromptBatch, module: PODDataModule) -> list[tuple[list[str], str
     def text(ids: np.ndarray) -> str:
         return "".join(texts[each] for each in ids[:-1].tolist()).replace("▁", " ").strip()
 
-    return [(text(prompt).split(), text(target)) for prompt, target in zip(batch.tokens, batch.targets, strict=True)]
+    return [
+        (text(prompt).split(), text(target))
+        for prompt, target in zip(batch.prompts.rows()[0], batch.targets, strict=True)
+    ]
 
 
 def readable(interactions: Interactions, numbers: PODConfig = NUMBERS) -> PODDataModule:
@@ -182,13 +186,12 @@ def test_prompts_hold_training_items_of_the_user_and_the_right_one() -> None:
         for user in range(interactions.num_users)
     }
     batches = [batch for _ in range(20) for batch in module.train_dataloader()]
-    assert {int(batch.tasks_B[0]) for batch in batches} == {SEQUENTIAL, TOP_N}
+    assert {batch.task for batch in batches} == {SEQUENTIAL, TOP_N}
     for batch in batches:
-        assert len(set(batch.tasks_B.tolist())) == 1
         for words, target in read(batch, module):
             (user,) = [word for word in words if word.startswith("user_")]
             items = [word for word in words if word.startswith("item_")]
-            if int(batch.tasks_B[0]) == SEQUENTIAL:
+            if batch.task == SEQUENTIAL:
                 places = range(len(trained[user]))
                 segment = [*items, f"item_{target}"]
                 assert len(items) <= NUMBERS.history
@@ -206,7 +209,7 @@ def test_validation_and_test_are_bare_and_show_the_last_items() -> None:
     tested = [batch for batch in module.test_dataloader() if batch is not None]
     assert sorted(torch.cat([batch.users_B for batch in tested]).tolist()) == evaluated.tolist()
     for batch in tested:
-        for row, (words, target) in enumerate(read(batch.prompts, module)):
+        for row, (words, target) in enumerate(read(batch.samples, module)):
             user = int(batch.users_B[row])
             *before, last = interactions.sequence(user).tolist()
             shown = [f"item_{numbering.of_item_I[item]}" for item in before[-NUMBERS.history :]]
@@ -214,7 +217,7 @@ def test_validation_and_test_are_bare_and_show_the_last_items() -> None:
             assert (int(batch.targets_B[row]), target) == (last, str(numbering.of_item_I[last]))
             assert batch.seen_items_S[batch.seen_rows_S == row].tolist() == before
     validated = list(module.val_dataloader())
-    by_task = {task: [b for b in validated if int(b.tasks_B[0]) == task] for task in (SEQUENTIAL, TOP_N)}
+    by_task = {task: [b for b in validated if b.task == task] for task in (SEQUENTIAL, TOP_N)}
     for task, batches in by_task.items():
         assert sum(each.num_samples for each in batches) == len(evaluated)
         for each in batches:
@@ -249,9 +252,9 @@ def test_two_processes_share_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("tslrec.data.batching.rank_and_world_size", lambda rank=rank: (rank, 2))
         share = next(iter(module_of(market()).train_dataloader()))
         assert (share.counted, share.num_samples, share.num_labels) == (True, 4, alone.num_labels)
-        assert alone.num_labels == int(alone.label_lengths_B.sum())
-        rows.append([each.tolist() for each in share.tokens])
-    assert [rows[place % 2][place // 2] for place in range(4)] == [each.tolist() for each in alone.tokens]
+        assert alone.num_labels == sum(map(len, alone.targets))
+        rows.append([each.tolist() for each in share.prompts.rows()[0]])
+    assert [rows[place % 2][place // 2] for place in range(4)] == [each.tolist() for each in alone.prompts.rows()[0]]
 
 
 def test_data_with_nothing_to_train_on_are_refused() -> None:

@@ -15,6 +15,7 @@ import torch
 from safetensors.numpy import load_file
 
 from support.interactions import make_interactions
+from support.padding import padded
 from tslrec.config import Config, DataConfig, MethodConfig, TrainerConfig, TrainingConfig
 from tslrec.data.interactions import Interactions
 from tslrec.evaluation.generated_lists import list_ranks
@@ -27,7 +28,7 @@ from tslrec.stages.fusion_inputs import Sources
 from tslrec.stages.pod import stage as pod
 from tslrec.stages.pod.data import PODDataModule, numbering_of
 from tslrec.stages.pod.packed import PackedDataModule
-from tslrec.stages.pod.pieces import PromptWriter, padded
+from tslrec.stages.pod.pieces import PromptWriter
 from tslrec.stages.pod.restored import restore
 from tslrec.stages.pod.rotation import Turn
 from tslrec.stages.pod.stage import packer_of
@@ -189,7 +190,7 @@ def test_its_recommender_lists_what_the_test_listed(trained: tuple[Path, dict[st
     histories = [interactions.sequence(user)[:-1] for user in range(40)]
     shown = [history[-NUMBERS.history :] for history in histories]
     lengths = torch.tensor([len(each) for each in shown])
-    items = torch.from_numpy(padded(np.concatenate(shown).astype(np.int64), lengths.numpy()))
+    items = padded(shown)
     rows = torch.from_numpy(np.repeat(np.arange(40), [len(each) for each in histories]))
     seen, none = torch.from_numpy(np.concatenate(histories).astype(np.int64)), torch.zeros(0, dtype=torch.int64)
     users = torch.arange(40)

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from support.checkout import golden_folder
 from support.interactions import make_interactions
+from support.padding import padded
 from support.toy_vocabulary import ToyVocabulary
 from tslrec.stages.pod.numbering import Numbering, clean_numbering, released_numbering
 from tslrec.stages.pod.parsing import items_in, number_in
-from tslrec.stages.pod.pieces import PromptWriter, padded
+from tslrec.stages.pod.pieces import PromptWriter
 from tslrec.stages.pod.templates import BARE, SEQUENTIAL, TASKS, TEMPLATES, TOP_N, parts, words, written
 from tslrec.stages.pod.whole_words import whole_words
 from tslrec.system.errors import UserError
@@ -67,13 +68,14 @@ def test_bare_prompts_and_targets_have_the_authors_tokens(pod: tuple[Any, dict[s
     # Its vocabulary has no other words than those of its own templates.
     writer = PromptWriter(Lenient(vocabulary), by_number(largest + 1, largest))
     prompts = writer.prompts(SEQUENTIAL, users, histories, [-1] * len(users))
-    assert padded(prompts.ids_N, prompts.lengths_B).tolist() == golden["test_input_ids"].tolist()
-    assert padded(prompts.whole_words_N, prompts.lengths_B).tolist() == golden["test_whole_word_ids"].tolist()
+    tokens, words = prompts.rows()
+    assert padded(tokens).tolist() == golden["test_input_ids"].tolist()
+    assert padded(words).tolist() == golden["test_whole_word_ids"].tolist()
     assert prompts.lengths_B.tolist() == golden["test_attention_mask"].sum(axis=1).tolist()
     bare = ["".join(meta["vocab"][each] for each in row if each > 1) for row in golden["labels"]]
     targets = [int(text.removeprefix("▁")) for text in bare]
     labels = writer.labels(np.array(targets))
-    assert padded(labels.ids_N, labels.lengths_B).tolist() == golden["labels"].tolist()
+    assert padded(labels.rows()[0]).tolist() == golden["labels"].tolist()
 
 
 class Lenient:

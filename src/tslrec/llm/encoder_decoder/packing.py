@@ -164,13 +164,3 @@ class Packer:
         weights_M = (weights_M / weights_M.sum()).astype(np.float32)
         arrays = inputs_BT, rows_M * width + columns_M, labels_BT[counted_BT], weights_M
         return Batch(sources, *(torch.from_numpy(each) for each in arrays))
-
-
-def unpadded(values_BS: Tensor, lengths_B: Tensor) -> list[NDArray[np.int64]]:
-    """The rows of a tensor without their padding, as a packer takes them.
-
-    Args:
-        values_BS: int64, padded on the right.
-        lengths_B: of the rows.
-    """
-    return [row[:length] for row, length in zip(values_BS.numpy(), lengths_B.tolist(), strict=True)]

@@ -1,6 +1,6 @@
 """P5's batches: texts of one task per optimizer step, and one input per user in validation and test.
 
-Shapes: B texts, S tokens of the longest input, T tokens of the longest output, L (user, item) pairs of histories.
+Shapes: B texts or users, L (user, item) pairs of histories.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from tslrec.data.batching import Batches, rank_share
 from tslrec.data.evaluated_users import evaluation_batches, seen_items
 from tslrec.data.interactions import TEST, VALIDATION, Interactions
 from tslrec.data.windows import all_prefixes
-from tslrec.llm.encoder_decoder.packing import unpadded
 from tslrec.settings.rivals import P5Config
 from tslrec.stages.p5.instances import TaskBatches, turns
 from tslrec.stages.p5.pieces import Encoded
@@ -27,52 +26,29 @@ from tslrec.system.errors import UserError
 
 
 class TextBatch(NamedTuple):
-    """This process's share of the texts of one optimizer step, padded with 0 on the right.
+    """This process's share of the texts of one optimizer step.
 
     Attributes:
-        input_ids_BS: int64, tokens of the inputs, their ending included.
-        whole_words_BS: int64, the word of each token; 0: none.
-        lengths_B: int64, tokens of each input.
-        labels_BT: int64, tokens of the outputs, their ending included.
-        label_lengths_B: int64, tokens of each output.
+        inputs: what is read, with an ending.
+        outputs: what is written, with an ending.
         counted: False on a rank without texts of its own: it runs a duplicate, because every rank must take part in
             the step, and the result is discarded.
         num_texts: texts of the step, over all processes.
         num_labels: tokens of their outputs.
     """
 
-    input_ids_BS: Tensor
-    whole_words_BS: Tensor
-    lengths_B: Tensor
-    labels_BT: Tensor
-    label_lengths_B: Tensor
+    inputs: Encoded
+    outputs: Encoded
     counted: bool
     num_texts: int
     num_labels: int
 
-    @property
-    def tokens(self) -> list[NDArray[np.int64]]:
-        """The tokens of each input without padding, for a packer."""
-        return unpadded(self.input_ids_BS, self.lengths_B)
-
-    @property
-    def whole_words(self) -> list[NDArray[np.int64]]:
-        """The words of each input's tokens without padding."""
-        return unpadded(self.whole_words_BS, self.lengths_B)
-
-    @property
-    def targets(self) -> list[NDArray[np.int64]]:
-        """The tokens of each output without padding."""
-        return unpadded(self.labels_BT, self.label_lengths_B)
-
 
 class AskedUsers(NamedTuple):
-    """Users whose lists are generated, padded with 0 on the right.
+    """Users whose lists are generated.
 
     Attributes:
-        input_ids_BS: int64, see `TextBatch`.
-        whole_words_BS: int64, see `TextBatch`.
-        lengths_B: int64, see `TextBatch`.
+        inputs: one per user.
         users_B: int64, rows of the users in the data set.
         targets_B: int64, item ids to find.
         seen_rows_L: int64, index in this batch of the user of each pair. With `seen_items_L` it gives every item of the
@@ -81,24 +57,12 @@ class AskedUsers(NamedTuple):
         counted: False on a rank without users of its own: it runs a duplicate; the result is discarded.
     """
 
-    input_ids_BS: Tensor
-    whole_words_BS: Tensor
-    lengths_B: Tensor
+    inputs: Encoded
     users_B: Tensor
     targets_B: Tensor
     seen_rows_L: Tensor
     seen_items_L: Tensor
     counted: bool
-
-    @property
-    def tokens(self) -> list[NDArray[np.int64]]:
-        """The tokens of each input without padding, for a packer."""
-        return unpadded(self.input_ids_BS, self.lengths_B)
-
-    @property
-    def whole_words(self) -> list[NDArray[np.int64]]:
-        """The words of each input's tokens without padding."""
-        return unpadded(self.whole_words_BS, self.lengths_B)
 
 
 class TextDataModule(lightning.LightningDataModule):
@@ -162,10 +126,9 @@ class TextDataModule(lightning.LightningDataModule):
             items,
             self.numbers.max_tokens,
         )
-        labels = self.writer.labels(items[ends_B])
-        labels_BT, label_lengths_B = torch.from_numpy(labels.ids_BS), torch.from_numpy(labels.lengths_B)
+        outputs = self.writer.labels(items[ends_B])
         of_all = int(self.writer.label_lengths(items[self.prefixes.ends[turns(texts_B).prefixes_B]]).sum())
-        return TextBatch(*tensors(inputs), labels_BT, label_lengths_B, counted, len(texts_B), of_all)
+        return TextBatch(inputs, outputs, counted, len(texts_B), of_all)
 
     def evaluation(
         self, held_out: int, template: str = SEEN, users: NDArray[np.int64] | None = None
@@ -201,13 +164,4 @@ class TextDataModule(lightning.LightningDataModule):
         )
         targets_B = torch.from_numpy(items[ends_B].astype(np.int64))
         seen_rows_L, seen_items_L = seen_items(self.interactions, begins_B, ends_B)
-        return AskedUsers(*tensors(inputs), torch.from_numpy(users_B), targets_B, seen_rows_L, seen_items_L, counted)
-
-
-def tensors(texts: Encoded) -> tuple[Tensor, Tensor, Tensor]:
-    """The tokens, the words and the lengths of texts."""
-    return (
-        torch.from_numpy(texts.ids_BS),
-        torch.from_numpy(texts.whole_words_BS),
-        torch.from_numpy(texts.lengths_B),
-    )
+        return AskedUsers(inputs, torch.from_numpy(users_B), targets_B, seen_rows_L, seen_items_L, counted)

@@ -43,12 +43,12 @@ class PackedUsers(NamedTuple):
 
 def packed_texts(texts: TextBatch) -> PackedTexts:
     """Packs texts."""
-    share = len(texts.lengths_B) * texts.counted / texts.num_texts
-    return PackedTexts(PACKER(texts.tokens, texts.whole_words, texts.targets), share)
+    share = len(texts.inputs.lengths_B) * texts.counted / texts.num_texts
+    return PackedTexts(PACKER(*texts.inputs.rows(), texts.outputs.rows()[0]), share)
 
 
 def packed_users(asked: AskedUsers, trie: Trie) -> PackedUsers:
     """Packs the inputs of users, and looks up their seen items."""
     users = EvaluatedUsers(asked.users_B, asked.targets_B, asked.seen_rows_L, asked.seen_items_L)
     seen = seen_of(trie, asked.seen_rows_L.numpy(), asked.seen_items_L.numpy(), len(asked.users_B))
-    return PackedUsers(PACKER.sources(asked.tokens, asked.whole_words), seen, users, asked.counted)
+    return PackedUsers(PACKER.sources(*asked.inputs.rows()), seen, users, asked.counted)

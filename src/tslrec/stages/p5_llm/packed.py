@@ -57,7 +57,7 @@ class AskedPrompts(NamedTuple):
 
 def answered_texts(texts: TextBatch, packer: PromptPacker) -> AnsweredTexts:
     """Packs texts with their answers."""
-    pairs = list(zip(texts.tokens, texts.targets, strict=True))
+    pairs = list(zip(texts.inputs.rows()[0], texts.outputs.rows()[0], strict=True))
     labels_BT = np.full((len(pairs), max(len(target) for _, target in pairs)), NO_LABEL, dtype=np.int64)
     for row_T, (_, target) in zip(labels_BT, pairs, strict=True):
         row_T[-len(target) :] = target
@@ -69,4 +69,5 @@ def asked_prompts(asked: AskedUsers, trie: Trie) -> AskedPrompts:
     """The inputs of users as they are, and their seen items looked up."""
     users = EvaluatedUsers(asked.users_B, asked.targets_B, asked.seen_rows_L, asked.seen_items_L)
     seen = seen_of(trie, asked.seen_rows_L.numpy(), asked.seen_items_L.numpy(), len(asked.users_B))
-    return AskedPrompts(asked.input_ids_BS, asked.lengths_B, seen, users, asked.counted)
+    tokens_BS, lengths_B = torch.from_numpy(asked.inputs.ids_BS), torch.from_numpy(asked.inputs.lengths_B)
+    return AskedPrompts(tokens_BS, lengths_B, seen, users, asked.counted)

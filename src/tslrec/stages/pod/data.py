@@ -1,6 +1,6 @@
 """POD's batches: prompts of one task per optimizer step, and bare prompts in validation and test.
 
-Shapes: B samples, S longest prompt, T longest target, U users, S' (user, item) pairs of histories.
+Shapes: B samples, U users, S (user, item) pairs of histories.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from torch import Tensor
 from tslrec.data.batching import Batches, rank_share
 from tslrec.data.evaluated_users import evaluation_batches, sample_users, seen_items
 from tslrec.data.interactions import TEST, VALIDATION, Interactions
-from tslrec.llm.encoder_decoder.packing import unpadded
 from tslrec.settings.rivals import PODConfig
 from tslrec.stages.pod.numbering import Numbering, clean_numbering, released_numbering
-from tslrec.stages.pod.pieces import PromptWriter, padded
+from tslrec.stages.pod.pieces import Prompts, PromptWriter
 from tslrec.stages.pod.rotation import Rotation, Turn
 from tslrec.stages.pod.samples import Candidates, segments
 from tslrec.stages.pod.templates import SEQUENTIAL, TASKS, TEMPLATES, TOP_N
@@ -36,59 +35,38 @@ STEP_STREAM, VALIDATION_STREAM = 13, 14
 
 
 class PromptBatch(NamedTuple):
-    """Prompts of one task with their targets, padded with 0 on the right; this process's share.
+    """Prompts of one task with their targets; this process's share.
 
     Attributes:
-        tasks_B: int64, the task of each prompt, one of `TASKS`: all the same.
-        input_ids_BS: int64, tokens of the prompts, `</s>` included, without prompt vectors.
-        whole_words_BS: int64, the whole word of each token; 0: none.
-        lengths_B: int64, tokens of each prompt.
-        labels_BT: int64, tokens of the targets, `</s>` included.
-        label_lengths_B: int64, tokens of each target.
+        task: one of `TASKS`.
+        prompts: without prompt vectors.
+        targets: the tokens of each, `</s>` included.
         counted: False on a rank without samples of its own: it runs a duplicate, because every rank must take part in
             the step, and the result is discarded.
         num_samples: samples of the step, over all processes.
         num_labels: tokens of their targets.
     """
 
-    tasks_B: Tensor
-    input_ids_BS: Tensor
-    whole_words_BS: Tensor
-    lengths_B: Tensor
-    labels_BT: Tensor
-    label_lengths_B: Tensor
+    task: int
+    prompts: Prompts
+    targets: list[NDArray[np.int64]]
     counted: bool
     num_samples: int
     num_labels: int
-
-    @property
-    def tokens(self) -> list[NDArray[np.int64]]:
-        """The tokens of each prompt without padding, for a packer."""
-        return unpadded(self.input_ids_BS, self.lengths_B)
-
-    @property
-    def whole_words(self) -> list[NDArray[np.int64]]:
-        """The whole words of each prompt without padding."""
-        return unpadded(self.whole_words_BS, self.lengths_B)
-
-    @property
-    def targets(self) -> list[NDArray[np.int64]]:
-        """The tokens of each target without padding."""
-        return unpadded(self.labels_BT, self.label_lengths_B)
 
 
 class TestedUsers(NamedTuple):
     """Bare prompts of the sequential task for users whose lists are generated.
 
     Attributes:
-        prompts: of the users.
+        samples: of the users.
         users_B: int64, rows of the users in the data set.
         targets_B: int64, item ids.
         seen_rows_S: int64, with `seen_items_S` the items that each user had before the target: rows of this batch.
         seen_items_S: int64, item ids.
     """
 
-    prompts: PromptBatch
+    samples: PromptBatch
     users_B: Tensor
     targets_B: Tensor
     seen_rows_S: Tensor
@@ -215,9 +193,9 @@ class PODDataModule(lightning.LightningDataModule):
         begins_B, ends_B = self.interactions.offsets[users_B], self.interactions.offsets[users_B + 1] - held_out
         targets_B = self.interactions.items[ends_B].astype(np.int64)
         bare = np.full(len(users_B), BARE_TEMPLATE)
-        prompts = self.batch(SEQUENTIAL, users_B, self.last_items(users_B, ends_B), targets_B, bare, True, targets_B)
+        samples = self.batch(SEQUENTIAL, users_B, self.last_items(users_B, ends_B), targets_B, bare, True, targets_B)
         pairs = seen_items(self.interactions, begins_B, ends_B)
-        return TestedUsers(prompts, torch.from_numpy(users_B), torch.from_numpy(targets_B), *pairs)
+        return TestedUsers(samples, torch.from_numpy(users_B), torch.from_numpy(targets_B), *pairs)
 
     def batch(
         self,
@@ -241,15 +219,11 @@ class PODDataModule(lightning.LightningDataModule):
             everyones: the targets of all processes.
         """
         prompts = self.writer.prompts(task, users_B.tolist(), shown, templates_B.tolist())
-        labels = self.writer.labels(targets_B)
-        labels_BT = padded(labels.ids_N, labels.lengths_B)[:, :LONGEST_TARGET]
+        written, _ = self.writer.labels(targets_B).rows()
         return PromptBatch(
-            torch.full((len(users_B),), task),
-            torch.from_numpy(padded(prompts.ids_N, prompts.lengths_B)),
-            torch.from_numpy(padded(prompts.whole_words_N, prompts.lengths_B)),
-            torch.from_numpy(prompts.lengths_B),
-            torch.from_numpy(np.ascontiguousarray(labels_BT)),
-            torch.from_numpy(np.minimum(labels.lengths_B, LONGEST_TARGET)),
+            task,
+            prompts,
+            [target[:LONGEST_TARGET] for target in written],
             counted,
             len(everyones),
             int(np.minimum(self.writer.label_lengths(everyones), LONGEST_TARGET).sum()),

@@ -94,21 +94,21 @@ class PackedDataModule(lightning.LightningDataModule):
         The loss is a mean over labels. In the released form padding is a label like others, so that every sample of a
         batch has as many.
         """
-        count = len(samples.tasks_B)
-        batch = self.packer(samples.tokens, samples.whole_words, samples.targets, samples.tasks_B.tolist())
+        count = len(samples.targets)
+        batch = self.packer(*samples.prompts.rows(), samples.targets, [samples.task] * count)
         if self.packer.released:
             mine, everyones = count, samples.num_samples
         else:
-            mine, everyones = int(samples.label_lengths_B.sum()), samples.num_labels
+            mine, everyones = sum(map(len, samples.targets)), samples.num_labels
         counted = float(samples.counted)
-        return PackedSamples(batch, int(samples.tasks_B[0]), count, mine * counted, mine / everyones * counted)
+        return PackedSamples(batch, samples.task, count, mine * counted, mine / everyones * counted)
 
     def packed_users(self, tested: TestedUsers | None) -> PackedUsers | None:
         """Packs users; None if there are none."""
         if tested is None:
             return None
-        prompts = tested.prompts
-        sources = self.packer.sources(prompts.tokens, prompts.whole_words, prompts.tasks_B.tolist())
+        samples = tested.samples
+        sources = self.packer.sources(*samples.prompts.rows(), [samples.task] * len(samples.targets))
         users = EvaluatedUsers(*tested[1:])
         return PackedUsers(sources, users, self.seen(histories_of(users)))
 

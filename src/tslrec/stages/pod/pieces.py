@@ -3,7 +3,7 @@
 A word is tokenised alike wherever it stands, so the tokens of a prompt are those of its words one after the other. Each
 epoch makes hundred thousands of prompts of the same users, items and template texts; here they are gathered by numpy.
 
-Shapes: P pieces, F tokens of all pieces, B prompts, N tokens of all prompts, S and T longest prompt and target.
+Shapes: P pieces, F tokens of all pieces, B prompts, N tokens of all prompts.
 """
 
 from __future__ import annotations
@@ -23,9 +23,6 @@ from tslrec.system.errors import UserError
 
 END = "</s>"
 """The token at the end of each prompt and each target."""
-
-PADDING = 0
-"""Token id of padding."""
 
 
 class Tokenizer(Protocol):
@@ -50,6 +47,11 @@ class Prompts(NamedTuple):
     ids_N: NDArray[np.int64]
     whole_words_N: NDArray[np.int64]
     lengths_B: NDArray[np.int64]
+
+    def rows(self) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
+        """The tokens and the whole words of each prompt, for a packer."""
+        cuts = np.cumsum(self.lengths_B)[:-1]
+        return np.split(self.ids_N, cuts), np.split(self.whole_words_N, cuts)
 
 
 class PieceTable:
@@ -183,15 +185,3 @@ class PromptWriter:
         begins, flat = self.targets.offsets.tolist(), self.targets.ids_F.tolist()
         codes = [tuple(flat[begin:end]) for begin, end in pairwise(begins[:-1])]
         return [(), *codes[1:]]
-
-
-def padded(values_N: NDArray[np.int64], lengths_B: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Sequences that lie one after the other as rows, padded with 0 on the right.
-
-    Args:
-        values_N: the values of all sequences.
-        lengths_B: the length of each.
-    """
-    rows = np.full((len(lengths_B), int(lengths_B.max(initial=0))), PADDING, dtype=np.int64)
-    rows[np.arange(rows.shape[1]) < lengths_B[:, None]] = values_N
-    return rows

@@ -77,10 +77,7 @@ def restore(sources: Sources, folder: Path) -> ListGenerator:
             rows = slice(begin, end)
             count = end - begin
             prompts = writer.prompts(SEQUENTIAL, users[rows], shown[rows], [BARE_TEMPLATE] * count)
-            cuts = np.cumsum(prompts.lengths_B)[:-1]
-            packed = packer.sources(
-                np.split(prompts.ids_N, cuts), np.split(prompts.whole_words_N, cuts), [SEQUENTIAL] * count
-            )
+            packed = packer.sources(*prompts.rows(), [SEQUENTIAL] * count)
             borders = np.searchsorted(seen_rows_S.numpy(), np.arange(begin, end + 1))
             flat = seen_items_S.numpy()[borders[0] : borders[-1]]
             seen = trie.seen(np.split(flat, borders[1:-1] - borders[0]))

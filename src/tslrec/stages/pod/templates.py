@@ -74,6 +74,6 @@ def written(template: str, user: int, items: Sequence[int]) -> str:
     return template.replace(USER, f"user_{user}").replace(ITEMS, " ".join(f"item_{item}" for item in items))
 
 
-def words() -> set[str]:
-    """Every word of the templates, for a vocabulary that is made of them."""
-    return {word for texts in TEMPLATES.values() for text in texts for word in text.split()} - {USER, ITEMS}
+def words() -> list[str]:
+    """Every word of the templates, sorted, for a vocabulary that is made of them."""
+    return sorted({word for texts in TEMPLATES.values() for text in texts for word in text.split()} - {USER, ITEMS})

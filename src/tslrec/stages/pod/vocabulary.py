@@ -57,7 +57,7 @@ def vocabulary_of(t5: EncoderDecoderConfig) -> Vocabulary:
         UserError: if `t5.path` holds no tokenizer of a T5.
     """
     if t5.path is None:
-        own = OwnVocabulary([*sorted(words()), *NAMES], bare_numbers=True)
+        own = OwnVocabulary([*words(), *NAMES], bare_numbers=True)
         return Vocabulary(own, spelled(own.tokens, special=range(END + 1)))
     theirs = t5_tokenizer(Path(t5.path).expanduser(), [])
     tokens = theirs.convert_ids_to_tokens(list(range(len(theirs))))
