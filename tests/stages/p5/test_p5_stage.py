@@ -120,7 +120,7 @@ def test_it_learns_what_follows_what(tmp_path: Path) -> None:
     numbers: dict[str, Any] = {
         "max_history": 2,
         "tasks": ["sequential"],
-        "prompts": 2,
+        "prompts": 4,
         "max_epochs": 8,
         "learning_rate": 1e-2,
     }
@@ -131,7 +131,7 @@ def test_it_learns_what_follows_what(tmp_path: Path) -> None:
     # By chance, a fifth of the lists' first halves would hold their target.
     assert metrics["test/masked/HR@5"] > 0.6
     assert metrics["test/unmasked/HR@5"] > 0.6
-    assert metrics["unseen/masked/HR@5"] > 0.4
+    assert metrics["unseen/masked/HR@5"] > 0.45
 
 
 @pytest.mark.parametrize("step", [3, 11])

@@ -115,9 +115,9 @@ def test_it_learns_what_follows_what(tmp_path: Path) -> None:
     numbers: dict[str, Any] = {
         "max_history": 1,
         "tasks": ["sequential"],
-        "prompts": 2,
+        "prompts": 4,
         "max_epochs": 8,
-        "learning_rate": 2e-2,
+        "learning_rate": 5e-3,
         "lora": LoraConfig(16, 32, 0.0, ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]),
     }
     config = config_of(tmp_path, **numbers)

@@ -69,7 +69,7 @@ def few_chunks(lengths_B: NDArray[np.int64]) -> tuple[NDArray[np.int64], tuple[C
 def in_cache(chunks: Sequence[Chunk], heads: int) -> tuple[Chunk, ...]:
     """Cuts chunks into such of so few rows that a CPU core's cache holds their attention scores.
 
-    Attention writes and reads the scores several times, forwards and backwards: T5's step takes two thirds of the time.
+    Attention writes and reads the scores several times, forwards and backwards (docs/research/speed-of-rivals.md).
 
     Args:
         chunks: those of `few_chunks`.
