@@ -19,6 +19,8 @@ from support.interactions import make_interactions
 from support.recommenders import random_backbone
 from tslrec.config import Config, DataConfig, MethodConfig, SoftTargetsConfig, TrainerConfig, TrainingConfig
 from tslrec.data.interactions import IdMap, Interactions
+from tslrec.knowledge.shard_files import PLAN
+from tslrec.pipeline.inventory import progress_note
 from tslrec.stages import fusion
 from tslrec.stages import soft_targets as stage
 from tslrec.stages.context import StageContext
@@ -141,13 +143,24 @@ def test_a_stopped_run_computes_only_the_shards_that_are_missing(
         return taught(*arguments)
 
     monkeypatch.setattr(stage, "taught", stopped)
+    context = context_of(tmp_path, "soft_targets")
     with pytest.raises(KeyboardInterrupt):
-        stage.run(context_of(tmp_path, "soft_targets"))
-    stage.run(context_of(tmp_path, "soft_targets"))
+        stage.run(context)
     spans = range(0, len(targets_of(market())), 25)
+    assert progress_note(context.checkpoints.folder) == f"2 of {len(spans)} shards"
+    stage.run(context_of(tmp_path, "soft_targets"))
     assert calls == [0, 25, 50, *spans[2:]]
     one, other = (path / "soft_targets" / stage.FILE for path in (tmp_path / "whole", tmp_path))
     assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.usefixtures("teacher")
+def test_a_plan_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path) -> None:
+    context = context_of(tmp_path, "soft_targets")
+    context.checkpoints.folder.mkdir(parents=True, exist_ok=True)
+    (context.checkpoints.folder / PLAN).write_text('{"num_rows": 3}', encoding="utf-8")
+    with pytest.raises(UserError, match=r"plan\.json: not a readable plan \('temperature'\); delete .+ to compute all"):
+        stage.run(context)
 
 
 def written(folder: Path, items_XK: Tensor, shares_XK: Tensor) -> None:

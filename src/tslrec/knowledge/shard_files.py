@@ -1,6 +1,6 @@
-"""The files of a knowledge store in the making, and how many shards are done; free of heavy imports.
+"""The files of a result of rows in the making, and how many of its shards are done; free of heavy imports.
 
-`tslrec.knowledge.shards` writes them, and `tslrec status` counts them.
+`tslrec.knowledge.shards` and `tslrec.stages.soft_targets` write them, and `tslrec status` counts them.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from tslrec.system.errors import UserError
 from tslrec.system.shares import SHARD
 
 PLAN = "plan.json"
-"""What the store is made from and how its items are cut into shards."""
+"""What the rows are made from and how they are cut into shards."""
 
 ROWS = "knowledge.safetensors"
 """The arrays of one shard, in its folder."""
 
 
 def count_shards(folder: Path) -> tuple[int, int] | None:
-    """How many shards of a store in the making are finished, and how many it will have.
+    """How many shards of a result in the making are finished, and how many it will have.
 
     Args:
         folder: where the shards are written.
 
     Returns:
-        None where no store was begun.
+        None where none was begun.
 
     Raises:
         UserError: if the plan cannot be read.

@@ -30,6 +30,7 @@ from tslrec.data.windows import Prefixes, all_prefixes
 from tslrec.evaluation.best_items import best_columns
 from tslrec.evaluation.device_ranking import full_precision
 from tslrec.evaluation.one_type import in_one_type
+from tslrec.knowledge.shard_files import PLAN
 from tslrec.stages.calibration import calibrated_temperature
 from tslrec.stages.context import StageContext
 from tslrec.stages.fusion_inputs import Sources, check_item_map
@@ -44,9 +45,6 @@ from tslrec.training.soft_targets import SoftTargets
 FILE = "soft_targets.safetensors"
 """`items` int32 and `shares` float32, both `[X, K]`, best first: a row for each item of a training part but the first,
 in the flat order of interactions."""
-
-TEMPERATURE = "temperature.json"
-"""Of an unfinished stage: the temperature that was found for it."""
 
 SHARD = 8192
 """Targets of a shard: a killed run loses at most the one that it was computing."""
@@ -74,7 +72,7 @@ def run(context: StageContext) -> dict[str, Any]:
     teacher = restore("ensemble", sources, Path(context.inputs["ensemble"]))
     assert isinstance(teacher, Restored), "an ensemble scores all items"
     prefixes = all_prefixes(interactions, teacher.max_len)
-    settings = replace(settings, temperature=temperature_of(context, teacher))
+    settings = replace(settings, temperature=planned_temperature(context, teacher, len(prefixes)))
     arrays = computed_in_shards(context, settings, teacher, prefixes)
     save_file(arrays, context.folder / FILE, metadata={ID_MAP: interactions.ids.digest})
     targets_X = torch.from_numpy(interactions.items[prefixes.ends])
@@ -83,24 +81,31 @@ def run(context: StageContext) -> dict[str, Any]:
     return {**facts, **certainty(arrays["items"], arrays["shares"], targets_X)}
 
 
-def temperature_of(context: StageContext, teacher: Restored) -> float:
-    """The configured temperature, or the calibrated one, which is kept beside the shards of an unfinished stage.
+def planned_temperature(context: StageContext, teacher: Restored, num_targets: int) -> float:
+    """The configured temperature, or the calibrated one, which the plan beside the shards of an unfinished stage keeps.
 
     A run that resumes so divides by the very same number, also with another number of threads.
 
     Args:
         context: the stage's.
         teacher: scores all items.
+        num_targets: how many targets the plan is for.
+
+    Raises:
+        UserError: if an earlier run's plan cannot be read.
     """
-    given = context.config.soft_targets.temperature
-    if given is not None:
-        return given
-    path = context.checkpoints.folder / TEMPERATURE
+    path = context.checkpoints.folder / PLAN
     if path.is_file():
-        return float(json.loads(path.read_text(encoding="utf-8")))
-    found = calibrated_temperature(teacher, context.interactions, context.config)
+        try:
+            return float(json.loads(path.read_text(encoding="utf-8"))["temperature"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path}: not a readable plan ({error}); delete {path.parent} to compute all of it again"
+            ) from error
+    given = context.config.soft_targets.temperature
+    found = calibrated_temperature(teacher, context.interactions, context.config) if given is None else given
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, found)
+    write_json(path, {"num_rows": num_targets, "shard_size": SHARD, "temperature": found})
     return found
 
 
@@ -120,7 +125,6 @@ def computed_in_shards(
     spans = list(slices(len(prefixes), size=SHARD))
     meant = json.dumps([settings.count, settings.temperature, len(prefixes), SHARD, interactions.ids.digest])
     shards = Shares(context.checkpoints.folder, len(spans), hashlib.sha256(meant.encode()).hexdigest())
-    shards.folder.mkdir(parents=True, exist_ok=True)
     (shards.folder / CLAIMS).touch()
     shards.remove_damaged()
     shards.continue_meter(context.meter)
