@@ -112,8 +112,8 @@ def data_file(data: str, given: Path | None) -> Path:
         raise UserError(f"{given}: there is no such file; give the raw file of {data} with --{data} FILE")
     from omegaconf import OmegaConf
 
-    from tslrec.config import DataConfig
     from tslrec.data.download import locate
+    from tslrec.settings.data import DataConfig
 
     config = OmegaConf.to_container(OmegaConf.load(ROOT / "configs" / "data" / f"{data}.yaml"))
     assert isinstance(config, dict)

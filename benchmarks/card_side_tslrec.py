@@ -20,9 +20,10 @@ from card_measure import Spans, card_record
 from card_worker import Request, serve
 from floor import epoch_flops
 from side_tslrec import ROOT, SEED, build_data, build_module, load_file
-from tslrec.config import TrainerConfig, TrainingConfig
 from tslrec.data.interactions import Interactions
 from tslrec.data.windows import all_prefixes
+from tslrec.settings.trainer import TrainerConfig
+from tslrec.settings.training import TrainingConfig
 from tslrec.stages.recommender import steps_per_batch
 from tslrec.system.memory import keep_freed_memory, use_large_pages
 from tslrec.system.meter import Meter

@@ -18,7 +18,6 @@ from cases import CASES, KINDS, SIZES, Case
 from floor import epoch_flops
 from growth import market
 from measure import MemoryAboveImports, evaluation_record, print_record, training_record
-from tslrec.config import DataConfig, TrainerConfig
 from tslrec.data.datamodule import SequenceDataModule
 from tslrec.data.ingest import ingest
 from tslrec.data.interactions import Interactions
@@ -26,6 +25,8 @@ from tslrec.data.sequence_batch import TrainingBatch
 from tslrec.data.windows import all_prefixes
 from tslrec.models.backbones.base import Backbone, CausalBackbone
 from tslrec.models.item_embedding import IdEmbedding
+from tslrec.settings.data import DataConfig
+from tslrec.settings.trainer import TrainerConfig
 from tslrec.stages.building import build_backbone
 from tslrec.system.memory import keep_freed_memory, use_large_pages
 from tslrec.system.meter import Meter

@@ -26,11 +26,11 @@ from growth import market
 from measure import print_record
 from shared_cores import ALONE, BESIDE, parse
 from side_tslrec import EVAL_BATCH_SIZE, SEED, load_file, model_section
-from tslrec.config import TrainerConfig
 from tslrec.data.datamodule import SequenceDataModule
 from tslrec.data.interactions import Interactions
 from tslrec.models.backbones.base import CausalBackbone
 from tslrec.models.item_embedding import IdEmbedding
+from tslrec.settings.trainer import TrainerConfig
 from tslrec.stages.backbone import BackboneModule
 from tslrec.stages.building import build_backbone
 from tslrec.system.memory import keep_freed_memory, use_large_pages

@@ -16,7 +16,7 @@ from gpu_parts.check_runs import (
     scratch,
     trainer_of,
 )
-from tslrec.config import TrainerConfig
+from tslrec.settings.trainer import TrainerConfig
 
 DETERMINISTIC = "deterministic"
 """The key of `trainer` that makes PyTorch choose deterministic operations only."""

@@ -18,9 +18,9 @@ import torch
 
 from gpu_parts.bench import Bench
 from gpu_parts.random_llm import Cost
-from tslrec.config import TrainerConfig
 from tslrec.data.batching import Batches
 from tslrec.reports.costs.activations import Step as PlannedStep
+from tslrec.settings.trainer import TrainerConfig
 from tslrec.system.meter import Meter, peak_memory_gib
 from tslrec.training.checkpoints import Checkpoints
 from tslrec.training.trainer import StageProgress, StageTrainers

@@ -16,9 +16,9 @@ from cases import Case, Effort
 from floor import epoch_flops
 from rivals.lru_windows import DROPOUT, HIDDEN_SIZE, LEARNING_RATE, WARM_UP_STEPS, Windows, load_windows, parse_side
 from side_tslrec import SEED, Stopwatch, build_data, build_module
-from tslrec.config import TrainerConfig
 from tslrec.data.interactions import IdMap, Interactions
 from tslrec.data.windows import all_prefixes
+from tslrec.settings.trainer import TrainerConfig
 from tslrec.system.memory import keep_freed_memory, use_large_pages
 from tslrec.system.meter import Meter
 from tslrec.training.checkpoints import Checkpoints

@@ -13,8 +13,8 @@ import pytest
 from support.checkout import CHECKOUT, PYTHONPATH
 from support.waiting import HANG_SECONDS
 from tslrec.cli.main import main, verb_names
-from tslrec.config import DataConfig
 from tslrec.data.ingest import ingest
+from tslrec.settings.data import DataConfig
 from tslrec.system.errors import UserError
 
 CSV = "user,item,timestamp\na,x,1\na,y,2\na,y,3\nb,x,5\nb,y,9\nb,z,9\n"

@@ -8,10 +8,10 @@ import pytest
 
 from support.checkout import CHECKOUT
 from support.interactions import make_interactions
-from tslrec.config import DataConfig
 from tslrec.data.ingest import ingest
 from tslrec.data.statistics import format_row, table1_row
 from tslrec.data.windows import all_prefixes, all_windows
+from tslrec.settings.data import DataConfig
 from tslrec.system.errors import UserError
 
 DATA = CHECKOUT.parent / "shared" / "data"

@@ -16,8 +16,8 @@ from typing import Any
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tslrec.config import DataConfig
 from tslrec.data.ingest import read_raw
+from tslrec.settings.data import DataConfig
 from tslrec.system.errors import UserError
 
 EXAMPLES = 400

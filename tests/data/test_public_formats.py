@@ -10,10 +10,10 @@ import polars as pl
 import pytest
 
 from tslrec.cli.main import main
-from tslrec.config import DataConfig
 from tslrec.data.ingest import ingest, ingest_counted
 from tslrec.pipeline.choices import choice_title
 from tslrec.pipeline.composition import compose_overrides
+from tslrec.settings.data import DataConfig
 from tslrec.system.errors import UserError
 
 PRESETS = {

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tslrec.config import DataConfig
 from tslrec.data.titles_file import first_titles, optional_titles_path, read_titles_file, titles_path
+from tslrec.settings.data import DataConfig
 from tslrec.system.errors import UserError
 
 PLAIN = b"item_id,title\n1,Soap\n2,\n"

@@ -13,12 +13,14 @@ from rich.console import Console
 
 from support.in_process import train_here
 from support.runs import SMALL
-from tslrec.config import Config, MethodConfig, TrainerConfig
+from tslrec.config import Config
 from tslrec.pipeline.check import check_metrics
 from tslrec.pipeline.recorded_results import read_results
 from tslrec.reports.paper.collect import with_paper_metrics
 from tslrec.reports.summary import summarise
 from tslrec.reports.summary_view import print_summary
+from tslrec.settings.choices import MethodConfig
+from tslrec.settings.trainer import TrainerConfig
 from tslrec.stages.key_settings import metric_settings
 from tslrec.system.errors import UserError
 
@@ -50,8 +52,9 @@ def test_a_list_that_cannot_be_computed_is_refused(metrics: list[str], message: 
 
 
 def test_the_default_is_checked_without_torch() -> None:
-    code = "import sys; from tslrec.pipeline.check import check_metrics; from tslrec.config import DEFAULT_METRICS; "
-    code += "check_metrics(DEFAULT_METRICS); sys.exit('torch' in sys.modules)"
+    code = "import sys; from tslrec.pipeline.check import check_metrics; "
+    code += "from tslrec.settings.metrics import DEFAULT_METRICS; check_metrics(DEFAULT_METRICS); "
+    code += "sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

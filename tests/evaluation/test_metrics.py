@@ -12,10 +12,10 @@ import torch
 
 from support.metric_scenarios import NAMES, metrics_of
 from support.processes import run_together
-from tslrec.config import DEFAULT_METRICS
 from tslrec.evaluation.chosen_metrics import RankingMetrics, parse_metric, validation_metrics
 from tslrec.evaluation.metrics import METRICS_BY_NAME, HitRate
 from tslrec.evaluation.ranking import target_ranks, top_lists
+from tslrec.settings.metrics import DEFAULT_METRICS
 from tslrec.system.errors import UserError
 
 # Five items whose vectors are unit vectors, so that a user's vector lists its scores; column 0 is padding.

@@ -15,13 +15,13 @@ import torch
 from support.sft_market import NUM_CLUSTERS, market
 from support.synchronisations import as_on_a_gpu, reading_counted
 from support.tiny_model import NUM_ITEMS, make_model
-from tslrec.config import TrainerConfig
 from tslrec.llm import finetuning
 from tslrec.llm.tiny import byte_tokenizer
 from tslrec.llm.title_tokens import encode_titles
 from tslrec.llm.weights_source import resolve
 from tslrec.settings.language_models import LLMConfig, LoraConfig
 from tslrec.settings.rivals import LlamaRecConfig
+from tslrec.settings.trainer import TrainerConfig
 from tslrec.stages.e4srec.data import InstanceDataModule
 from tslrec.stages.e4srec.model import new_e4srec
 from tslrec.stages.e4srec.module import E4SRecModule

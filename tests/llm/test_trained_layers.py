@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from support.sft_market import sft_context
 from support.tiny_model import make_model
-from tslrec.config import TrainerConfig
 from tslrec.llm.finetuning import can_fuse
 from tslrec.settings.language_models import LLMConfig, LoraConfig
+from tslrec.settings.trainer import TrainerConfig
 from tslrec.stages.sft import stage as sft
 from tslrec.stages.sft.module import PreferenceSFTModule
 from tslrec.system.meter import Meter

@@ -14,8 +14,8 @@ import yaml
 from hydra.utils import get_class
 
 from support.checkout import CHECKOUT
-from tslrec.config import MODEL_KEYS
 from tslrec.pipeline.check_method import GIVEN_TO_FUSION
+from tslrec.settings.choices import MODEL_KEYS
 from tslrec.stages.registry import arrays_made
 
 MODELS = sorted((CHECKOUT / "configs" / "model").glob("*.yaml"))

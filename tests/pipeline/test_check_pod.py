@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tslrec.config import Config, MethodConfig
+from tslrec.config import Config
 from tslrec.pipeline.check_pod import check_pod
+from tslrec.settings.choices import MethodConfig
 from tslrec.settings.language_models import EncoderDecoderConfig
 from tslrec.settings.rivals import PODConfig
 from tslrec.system.errors import UserError

@@ -8,12 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tslrec.config import Config, DataConfig, MethodConfig, TrainerConfig, TrainingConfig
+from tslrec.config import Config
 from tslrec.data.held_out import HeldOut, held_out
 from tslrec.data.interactions import TEST, VALIDATION, IdMap, Interactions
 from tslrec.pipeline.check_catalogue import check_catalogue, check_tables
 from tslrec.pipeline.check_selection import check_selection
+from tslrec.settings.choices import MethodConfig
+from tslrec.settings.data import DataConfig
 from tslrec.settings.language_models import LLMConfig
+from tslrec.settings.trainer import TrainerConfig
+from tslrec.settings.training import TrainingConfig
 from tslrec.system.errors import UserError
 
 BASE = Config(

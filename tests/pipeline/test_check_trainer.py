@@ -7,8 +7,8 @@ from typing import Any, get_args
 
 import pytest
 
-from tslrec.config import PRECISIONS, TrainerConfig
 from tslrec.pipeline.check_trainer import check_trainer, number_of_devices
+from tslrec.settings.trainer import PRECISIONS, TrainerConfig
 from tslrec.system.errors import UserError
 
 CPU = TrainerConfig(name="cpu")

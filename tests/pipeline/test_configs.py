@@ -15,11 +15,12 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 
 from support.checkout import CHECKOUT
-from tslrec.config import Config, TrainerConfig
+from tslrec.config import Config
 from tslrec.pipeline.check import check, check_llm
 from tslrec.pipeline.composition import Composer, register_schema, to_config
 from tslrec.pipeline.planning import source_config
 from tslrec.pipeline.recipes import config_for
+from tslrec.settings.trainer import TrainerConfig
 from tslrec.stages.registry import find_stage
 from tslrec.system.errors import UserError
 from tslrec.system.targets import check_target
@@ -258,8 +259,7 @@ def test_a_target_that_lacks_a_value_is_refused() -> None:
 
 def test_the_schema_and_the_files_agree_on_every_key() -> None:
     sections = {"llm": "LLMConfig", "t5": "EncoderDecoderConfig", "trainer": "TrainerConfig", "data": "DataConfig"}
-    package = CHECKOUT / "src" / "tslrec"
-    source = "".join(path.read_text() for path in (package / "config.py", *(package / "settings").glob("*.py")))
+    source = "".join(path.read_text() for path in (CHECKOUT / "src" / "tslrec" / "settings").glob("*.py"))
     for group, section in sections.items():
         keys = {key for path in (CONFIGS / group).glob("*.yaml") for key in yaml.safe_load(path.read_text())}
         body = source.split(f"class {section}:")[1].split("@dataclass")[0]

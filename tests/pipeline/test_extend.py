@@ -18,11 +18,11 @@ from torch import Tensor
 
 from support.catalogue import LLM, context_of, embeddings, prepare
 from tslrec.cli.main import main
-from tslrec.config import KnowledgeConfig
 from tslrec.knowledge.store import CATEGORIES, KnowledgeStore
 from tslrec.llm.readout import PAPER_READOUT, Readout
 from tslrec.llm.weights_source import resolve
 from tslrec.pipeline.artifacts import Artifact, ArtifactStore, Recipe
+from tslrec.settings.preference_sft import KnowledgeConfig
 from tslrec.stages import augment, shard_filling
 from tslrec.stages.registry import code_version
 from tslrec.system.files import write_json

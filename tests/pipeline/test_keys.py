@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 
-from tslrec.config import Config, SFTConfig, TrainerConfig, TrainingConfig, non_defaults, section_defaults
+from tslrec.config import Config, non_defaults, section_defaults
 from tslrec.models.backbones.gru4rec import GRU4Rec
 from tslrec.models.backbones.sasrec import SASRec
 from tslrec.settings.language_models import EncoderDecoderConfig, LLMConfig, LoraConfig
+from tslrec.settings.preference_sft import SFTConfig
 from tslrec.settings.rivals import P5Config
+from tslrec.settings.trainer import TrainerConfig
+from tslrec.settings.training import TrainingConfig
 from tslrec.stages.key_settings import (
     e4srec_settings,
     p5_llm_settings,

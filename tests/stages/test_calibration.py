@@ -11,8 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from support.interactions import make_interactions
-from tslrec.config import Config, DataConfig, MethodConfig, TrainerConfig, TrainingConfig
+from tslrec.config import Config
 from tslrec.data.interactions import Interactions
+from tslrec.settings.choices import MethodConfig
+from tslrec.settings.data import DataConfig
+from tslrec.settings.trainer import TrainerConfig
+from tslrec.settings.training import TrainingConfig
 from tslrec.stages import calibration
 from tslrec.stages.calibration import BOUNDS, best_factor, calibrated_temperature
 from tslrec.stages.restored import Restored

@@ -17,10 +17,15 @@ from torch import Tensor
 
 from support.interactions import make_interactions
 from support.recommenders import random_backbone
-from tslrec.config import Config, DataConfig, MethodConfig, SoftTargetsConfig, TrainerConfig, TrainingConfig
+from tslrec.config import Config
 from tslrec.data.interactions import IdMap, Interactions
 from tslrec.knowledge.shard_files import PLAN
 from tslrec.pipeline.inventory import progress_note
+from tslrec.settings.choices import MethodConfig
+from tslrec.settings.data import DataConfig
+from tslrec.settings.second_stages import SoftTargetsConfig
+from tslrec.settings.trainer import TrainerConfig
+from tslrec.settings.training import TrainingConfig
 from tslrec.stages import fusion
 from tslrec.stages import soft_targets as stage
 from tslrec.stages.context import StageContext

@@ -17,13 +17,17 @@ import torch
 from safetensors.numpy import save_file
 
 from support.interactions import make_interactions
-from tslrec.config import Config, DataConfig, MethodConfig, SFTConfig, TrainerConfig
+from tslrec.config import Config
 from tslrec.data.item_titles import read_item_titles, write_texts
 from tslrec.llm.adapter import save_trained
 from tslrec.llm.item_input import EMBEDDING, EMBEDDINGS
 from tslrec.llm.weights_source import resolve
 from tslrec.pipeline.artifacts import Artifact, ArtifactStore, Recipe
+from tslrec.settings.choices import MethodConfig
+from tslrec.settings.data import DataConfig
 from tslrec.settings.language_models import LLMConfig, LoraConfig
+from tslrec.settings.preference_sft import SFTConfig
+from tslrec.settings.trainer import TrainerConfig
 from tslrec.stages import augment
 from tslrec.stages.context import StageContext
 from tslrec.stages.outputs import read_item_embeddings

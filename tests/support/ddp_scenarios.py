@@ -23,7 +23,6 @@ from torch import Tensor
 
 from support.interactions import make_interactions
 from support.sft_market import sft_context
-from tslrec.config import TrainerConfig
 from tslrec.data.datamodule import SequenceDataModule
 from tslrec.data.interactions import Interactions
 from tslrec.data.masking import Masking
@@ -33,6 +32,7 @@ from tslrec.models.backbones.fmlp import FMLPRec
 from tslrec.models.backbones.sasrec import SASRec
 from tslrec.models.fusions.gate import GatedFusion
 from tslrec.models.item_embedding import IdEmbedding, ItemEmbedding
+from tslrec.settings.trainer import TrainerConfig
 from tslrec.stages.sft import stage as sft
 from tslrec.system.errors import StoppedError, UserError
 from tslrec.system.exits import run_program

@@ -16,10 +16,10 @@ from deepspeed.runtime.zero import partitioned_param_coordinator as coordinator
 from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 
 from support.sft_market import sft_context
-from tslrec.config import TrainerConfig
 from tslrec.llm.shape import shape_of
 from tslrec.llm.tiny import byte_tokenizer, random_llama
 from tslrec.settings.language_models import LLMConfig, LoraConfig
+from tslrec.settings.trainer import TrainerConfig
 from tslrec.stages.sft import stage as sft
 from tslrec.system.exits import run_program
 from tslrec.system.meter import Meter

@@ -19,11 +19,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from support.interactions import make_interactions
-from tslrec.config import Config, DataConfig, MethodConfig, TrainerConfig, TrainingConfig
+from tslrec.config import Config
 from tslrec.data.interactions import Interactions
 from tslrec.data.item_titles import write_own_titles
+from tslrec.settings.choices import MethodConfig
+from tslrec.settings.data import DataConfig
 from tslrec.settings.language_models import EncoderDecoderConfig, LLMConfig, LoraConfig
 from tslrec.settings.rivals import ItemIndexConfig, LlamaRecConfig, P5Config, PODConfig
+from tslrec.settings.trainer import TrainerConfig
+from tslrec.settings.training import TrainingConfig
 from tslrec.stages import backbone
 from tslrec.stages.context import StageContext
 from tslrec.stages.item_index import stage as item_index

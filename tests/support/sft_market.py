@@ -13,14 +13,18 @@ import torch
 from safetensors.numpy import save_file
 
 from support.interactions import make_interactions
-from tslrec.config import Config, DataConfig, MethodConfig, SFTConfig, TrainerConfig
+from tslrec.config import Config
 from tslrec.data.batching import split_users
 from tslrec.data.interactions import Interactions
 from tslrec.data.item_titles import write_texts
 from tslrec.evaluation.preference_fit import squared_error
 from tslrec.knowledge.preferences import user_preferences
 from tslrec.llm.weights_source import resolve
+from tslrec.settings.choices import MethodConfig
+from tslrec.settings.data import DataConfig
 from tslrec.settings.language_models import LLMConfig, LoraConfig
+from tslrec.settings.preference_sft import SFTConfig
+from tslrec.settings.trainer import TrainerConfig
 from tslrec.stages.context import StageContext
 from tslrec.stages.outputs import read_item_embeddings
 from tslrec.stages.sft.data import training_histories

@@ -19,9 +19,9 @@ import lightning
 import torch
 
 from support.sft_market import sft_context
-from tslrec.config import TrainerConfig
 from tslrec.llm.prompted import PromptedLLM
 from tslrec.settings.language_models import LLMConfig, LoraConfig
+from tslrec.settings.trainer import TrainerConfig
 from tslrec.stages.context import StageContext
 from tslrec.stages.sft import stage as sft
 from tslrec.system.exits import run_program

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tslrec.config import TrainerConfig
+from tslrec.settings.trainer import TrainerConfig
 from tslrec.system.device_profiles import DEVICES, GIVEN, profile_of
 from tslrec.system.errors import UserError
 

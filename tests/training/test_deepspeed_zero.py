@@ -18,8 +18,8 @@ from torch import Tensor
 from support.processes import run_together
 from support.sft_market import held_back_error
 from support.zero_scenarios import HELD_BACK, MODEL, context_of
-from tslrec.config import TrainerConfig
 from tslrec.llm.tiny import byte_tokenizer, random_llama
+from tslrec.settings.trainer import TrainerConfig
 from tslrec.system.meter import Meter
 from tslrec.training.checkpoints import Checkpoints
 from tslrec.training.deepspeed_zero import ZeroStrategy

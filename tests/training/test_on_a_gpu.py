@@ -19,10 +19,10 @@ from torch import Tensor
 
 from support.ddp_scenarios import MAX_LEN, NUM_ITEMS, SIZE, data_module, market
 from support.synchronisations import Synchronisations, as_on_a_gpu, reading_counted
-from tslrec.config import TrainerConfig
 from tslrec.data.sequence_batch import SequenceBatch, TrainingBatch
 from tslrec.models.backbones.sasrec import SASRec
 from tslrec.models.item_embedding import IdEmbedding
+from tslrec.settings.trainer import TrainerConfig
 from tslrec.system import devices
 from tslrec.system.errors import StoppedError, UserError
 from tslrec.system.meter import Meter

@@ -18,7 +18,6 @@ from safetensors.torch import load_file
 
 from support.ddp_scenarios import MAX_LEN, NUM_ITEMS, SIZE, data_module, market
 from support.threads import torch_threads
-from tslrec.config import TrainerConfig
 from tslrec.models.backbones.bert4rec import BERT4Rec
 from tslrec.models.backbones.caser import Caser
 from tslrec.models.backbones.fmlp import FMLPRec
@@ -27,6 +26,7 @@ from tslrec.models.backbones.gru4rec import GRU4Rec
 from tslrec.models.backbones.lru import LRURec
 from tslrec.models.backbones.sasrec import SASRec
 from tslrec.models.item_embedding import IdEmbedding
+from tslrec.settings.trainer import TrainerConfig
 from tslrec.system.errors import StoppedError, UserError
 from tslrec.system.meter import Meter
 from tslrec.training import step_loss

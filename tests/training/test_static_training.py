@@ -16,12 +16,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from support.static_cases import BACKBONES, TABLES, data_for, make_backbone
-from tslrec.config import TrainerConfig, TrainingConfig
 from tslrec.models.backbones import lru
 from tslrec.models.backbones.base import Backbone
 from tslrec.models.backbones.bert4rec import BERT4Rec
 from tslrec.models.backbones.fpmc import FPMC
 from tslrec.models.item_embedding import IdEmbedding
+from tslrec.settings.trainer import TrainerConfig
+from tslrec.settings.training import TrainingConfig
 from tslrec.stages import recommender
 from tslrec.stages.recommender import STEPS_PER_BATCH, steps_for, steps_per_batch
 from tslrec.system.errors import UserError

@@ -165,7 +165,8 @@ def test_they_are_no_part_of_the_weights() -> None:
 def test_steps_that_look_up_soft_targets_are_no_graphs_and_the_log_says_so(
     monkeypatch: pytest.MonkeyPatch, log_lines: list[str]
 ) -> None:
-    from tslrec.config import TrainerConfig, TrainingConfig
+    from tslrec.settings.trainer import TrainerConfig
+    from tslrec.settings.training import TrainingConfig
 
     monkeypatch.setattr(recommender.torch.cuda, "is_available", lambda: True)
     backbone, on_gpu = backbone_of("sasrec"), TrainerConfig("gpu", accelerator="gpu", devices=1)

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from tslrec.config import DataConfig
 from tslrec.data.formats.base import require_file
 from tslrec.data.formats.parts import files_of
+from tslrec.settings.data import DataConfig
 from tslrec.system.errors import UserError
 from tslrec.system.hashing import digest_files, file_sha256
 

@@ -17,11 +17,11 @@ import polars as pl
 from hydra.utils import get_method
 from numpy.typing import NDArray
 
-from tslrec.config import DataConfig
 from tslrec.data.download import locate
 from tslrec.data.formats.base import RawInteractions
 from tslrec.data.formats.wording import brief
 from tslrec.data.interactions import MIN_EVALUATED_LENGTH, IdMap, Interactions
+from tslrec.settings.data import DataConfig
 from tslrec.system.errors import UserError
 
 logger = logging.getLogger(__name__)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import polars as pl
 
-from tslrec.config import DataConfig
 from tslrec.data.formats.content import packing_of, read_content, require_file, unpack
 from tslrec.data.formats.quoting import quoting_of
 from tslrec.data.formats.records import read_records
 from tslrec.data.formats.separators import LIKELY
 from tslrec.data.formats.wording import FileKind, brief, brief_list
+from tslrec.settings.data import DataConfig
 from tslrec.system.errors import UserError
 
 ID, TITLE = "item_id", "title"

@@ -12,9 +12,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from tslrec.config import DEFAULT_METRICS, SELECTING_METRIC
 from tslrec.evaluation.metrics import METRICS_BY_NAME, ListMetric, RankingMetric
 from tslrec.evaluation.protocols import PROTOCOLS
+from tslrec.settings.metrics import DEFAULT_METRICS, SELECTING_METRIC
 from tslrec.system import devices
 from tslrec.system.errors import UserError
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tslrec.config import KnowledgeConfig
 from tslrec.llm.packing import PackedExamples
+from tslrec.settings.preference_sft import KnowledgeConfig
 from tslrec.system.errors import UserError
 
 LAST = "last"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tslrec.config import MODEL_KEYS, Config
+from tslrec.config import Config
 from tslrec.llm.encoder_decoder.source import shape_of
 from tslrec.pipeline.check_catalogue import check_catalogue
 from tslrec.pipeline.check_machine import check_llm, check_machine
@@ -19,6 +19,7 @@ from tslrec.pipeline.check_models import GIVEN_TO_MODEL, check_models
 from tslrec.pipeline.check_pod import check_pod
 from tslrec.pipeline.check_values import check_metrics, check_values
 from tslrec.pipeline.titles import check_titles
+from tslrec.settings.choices import MODEL_KEYS
 from tslrec.stages.method_stages import runs_llm, stages_of
 from tslrec.system.targets import check_target
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tslrec.config import DEFAULT_METRICS, Config
+from tslrec.config import Config
 from tslrec.pipeline.check_models import refuse_too_large
+from tslrec.settings.metrics import DEFAULT_METRICS
 from tslrec.stages.ease.limits import check_ease
 from tslrec.stages.method_stages import fusion_inputs, stages_of
 from tslrec.system.errors import UserError

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tslrec.config import MODEL_KEYS, OWN_KEYS, Config
+from tslrec.config import Config
+from tslrec.settings.choices import MODEL_KEYS, OWN_KEYS
 from tslrec.stages.method_stages import fusion_inputs, stages_of
 from tslrec.system.errors import UserError
 from tslrec.system.machine_memory import in_gib, memory_bytes

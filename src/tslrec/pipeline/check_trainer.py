@@ -6,8 +6,8 @@ import inspect
 import os
 from collections.abc import Mapping
 
-from tslrec.config import TrainerConfig
 from tslrec.pipeline.check_values import nearest
+from tslrec.settings.trainer import TrainerConfig
 from tslrec.system.errors import UserError
 from tslrec.system.optional_packages import installed
 from tslrec.system.shown_values import shown

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
-from tslrec.config import DEFAULT_METRICS, Config
+from tslrec.config import Config
 from tslrec.settings.bounds import MOST
+from tslrec.settings.metrics import DEFAULT_METRICS
 from tslrec.settings.rivals import P5_TASKS
 from tslrec.system.device_profiles import profile_of
 from tslrec.system.errors import UserError

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tslrec.config import LAST_PLACE
+from tslrec.settings.choices import LAST_PLACE
 from tslrec.system.errors import UserError
 
 CONFIG_NAME = "train"

@@ -8,9 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tslrec.config import Config, DataConfig
+from tslrec.config import Config
 from tslrec.pipeline.artifacts import Artifact, ArtifactStore, Recipe
 from tslrec.pipeline.recipes import titles_recipe
+from tslrec.settings.data import DataConfig
 from tslrec.stages.method_stages import reads_titles, stages_of
 from tslrec.system.errors import UserError
 from tslrec.system.meter import Meter

@@ -10,11 +10,11 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from tslrec.config import MONITORED
 from tslrec.evaluation.protocols import LIST_NOTE, LIST_SIGN, METRICS, PROTOCOLS
 from tslrec.reports.closing_table import NOT_MEASURED
 from tslrec.reports.summary import Row
 from tslrec.reports.whole_tables import print_table
+from tslrec.settings.metrics import MONITORED
 
 Part = Literal["test", "validation"]
 

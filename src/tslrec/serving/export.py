@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from tslrec.config import MODEL_KEYS
 from tslrec.serving.folder import CARD, ENCODER, FACTS, FORMAT, ITEM_TABLE, ITEMS
 from tslrec.serving.model_card import model_card
 from tslrec.serving.run_folder import FinishedRun, catalogue_of
+from tslrec.settings.choices import MODEL_KEYS
 from tslrec.stages.restored import ListGenerator, Restored
 from tslrec.system.errors import UserError
 from tslrec.system.files import describe, list_files, sync, sync_tree, write_json, write_text

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tslrec.config import MODEL_KEYS, OWN_KEYS
 from tslrec.models.backbones.base import Backbone
 from tslrec.models.fusions.knowledge_scaling import KnowledgeScaling
 from tslrec.models.item_embedding import ItemEmbedding
+from tslrec.settings.choices import MODEL_KEYS, OWN_KEYS
 from tslrec.system.row_tables import Table
 from tslrec.system.targets import find_target
 

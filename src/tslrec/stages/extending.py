@@ -8,11 +8,11 @@ from pathlib import Path
 import lightning
 import torch
 
-from tslrec.config import SFTConfig
 from tslrec.knowledge.shards import Shards
 from tslrec.knowledge.store import KnowledgeStore, write_store
 from tslrec.knowledge.store_plan import StorePlan
 from tslrec.llm.readout import Readout
+from tslrec.settings.preference_sft import SFTConfig
 from tslrec.stages.extension import Catalogue, EarlierStore, Extension
 from tslrec.stages.sft.loading import load_trained
 from tslrec.stages.sft.model import PreferenceLLM

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tslrec.config import DEFAULT_METRICS, Config, non_defaults
+from tslrec.config import Config, non_defaults
+from tslrec.settings.metrics import DEFAULT_METRICS
 from tslrec.stages.sft.prompt import INSTRUCTION, RESPONSE
 from tslrec.system.targets import target_settings
 

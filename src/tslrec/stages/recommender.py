@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tslrec.config import TrainerConfig, TrainingConfig
 from tslrec.data.datamodule import SequenceDataModule
 from tslrec.data.interactions import TEST, Interactions
 from tslrec.evaluation.chosen_metrics import needs_lists
@@ -22,6 +21,8 @@ from tslrec.evaluation.user_groups import metrics_of
 from tslrec.evaluation.user_ranks import UserRanks, save_ranks
 from tslrec.models.backbones.base import Backbone, PositionBackbone
 from tslrec.models.item_embedding import ItemEmbedding
+from tslrec.settings.trainer import TrainerConfig
+from tslrec.settings.training import TrainingConfig
 from tslrec.stages.building import build_backbone
 from tslrec.stages.carrying import Carried, save_cold_rows
 from tslrec.stages.context import StageContext

@@ -23,7 +23,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tslrec.config import SoftTargetsConfig
 from tslrec.data.datamodule import padded_ranges
 from tslrec.data.interactions import Interactions
 from tslrec.data.windows import Prefixes, all_prefixes
@@ -31,6 +30,7 @@ from tslrec.evaluation.best_items import best_columns
 from tslrec.evaluation.device_ranking import full_precision
 from tslrec.evaluation.one_type import in_one_type
 from tslrec.knowledge.shard_files import PLAN
+from tslrec.settings.second_stages import SoftTargetsConfig
 from tslrec.stages.calibration import calibrated_temperature
 from tslrec.stages.context import StageContext
 from tslrec.stages.fusion_inputs import Sources, check_item_map

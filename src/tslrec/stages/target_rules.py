@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tslrec.config import TrainingConfig
+from tslrec.settings.training import TrainingConfig
 from tslrec.system.errors import UserError
 
 

@@ -8,7 +8,8 @@ import typing
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from tslrec.config import OWN_KEYS, differing
+from tslrec.config import differing
+from tslrec.settings.choices import OWN_KEYS
 from tslrec.system.errors import UserError
 from tslrec.system.optional_packages import line_of_missing
 from tslrec.system.shown_values import shown

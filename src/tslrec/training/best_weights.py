@@ -8,7 +8,7 @@ import lightning
 from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor, nn
 
-from tslrec.config import MONITORED
+from tslrec.settings.metrics import MONITORED
 from tslrec.training.deepspeed_zero import gathered
 
 HELD_BACK_ERROR = "validation/loss"

@@ -15,11 +15,11 @@ import lightning
 import torch
 from torch import Tensor
 
-from tslrec.config import DEFAULT_METRICS
 from tslrec.data.sequence_batch import SequenceBatch, TrainingBatch
 from tslrec.data.step_groups import StepGroup
 from tslrec.evaluation.hooks import EvaluatedUsers, RankingHooks, ScoredUsers
 from tslrec.models.backbones.base import Backbone
+from tslrec.settings.metrics import DEFAULT_METRICS
 from tslrec.system.errors import UserError
 from tslrec.system.processes import rank_and_world_size, sum_over_processes
 from tslrec.training.nonfinite_guard import NonFiniteGuard

@@ -18,7 +18,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from rich import get_console
 from torch.nn.parallel import DistributedDataParallel
 
-from tslrec.config import TrainerConfig
+from tslrec.settings.trainer import TrainerConfig
 from tslrec.system.meter import Meter
 from tslrec.system.warning_filters import install_warning_filters
 from tslrec.training.background_batches import BackgroundBatches

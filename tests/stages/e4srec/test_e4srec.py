@@ -13,14 +13,17 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from support.interactions import make_interactions
-from tslrec.config import Config, DataConfig, MethodConfig, TrainerConfig
+from tslrec.config import Config
 from tslrec.data.interactions import Interactions
 from tslrec.evaluation.chosen_metrics import RankingMetrics
 from tslrec.evaluation.user_ranks import UserRanks
 from tslrec.llm.packing import Packer
 from tslrec.llm.weights_source import resolve
+from tslrec.settings.choices import MethodConfig
+from tslrec.settings.data import DataConfig
 from tslrec.settings.language_models import LLMConfig, LoraConfig
 from tslrec.settings.rivals import E4SRecConfig
+from tslrec.settings.trainer import TrainerConfig
 from tslrec.stages.context import StageContext
 from tslrec.stages.e4srec import stage as e4srec
 from tslrec.stages.e4srec.data import InstanceDataModule

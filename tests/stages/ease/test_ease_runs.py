@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from support.in_process import Ended, train_here
 from support.runs import SMALL, result_of, train, train_until_killed
 from tslrec import load
-from tslrec.config import Config, DataConfig, MethodConfig
+from tslrec.config import Config
 from tslrec.evaluation.user_ranks import RANKS
 from tslrec.serving.export import export
 from tslrec.serving.run_folder import open_run
 from tslrec.serving.verification import verify_ranks
+from tslrec.settings.choices import MethodConfig
+from tslrec.settings.data import DataConfig
 from tslrec.stages.ease import limits
 from tslrec.stages.ease.limits import check_ease
 from tslrec.stages.ease.restored import had

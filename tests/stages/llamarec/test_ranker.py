@@ -12,15 +12,19 @@ import pytest
 from safetensors.numpy import load_file
 
 from support.interactions import make_interactions
-from tslrec.config import Config, DataConfig, MethodConfig, TrainerConfig, TrainingConfig
+from tslrec.config import Config
 from tslrec.data.interactions import TEST, Interactions
 from tslrec.data.item_titles import write_own_titles
 from tslrec.serving.engine import Batch
 from tslrec.serving.run_histories import histories_of
 from tslrec.serving.torch_engine import TorchEngine
 from tslrec.serving.verification import verify_ranks
+from tslrec.settings.choices import MethodConfig
+from tslrec.settings.data import DataConfig
 from tslrec.settings.language_models import LLMConfig, LoraConfig
 from tslrec.settings.rivals import LlamaRecConfig
+from tslrec.settings.trainer import TrainerConfig
+from tslrec.settings.training import TrainingConfig
 from tslrec.stages import backbone as backbone_stage
 from tslrec.stages.context import StageContext
 from tslrec.stages.fusion_inputs import Sources

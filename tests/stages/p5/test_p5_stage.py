@@ -14,14 +14,17 @@ from safetensors.numpy import load_file
 
 from support.interactions import make_interactions
 from support.unigram import trained_unigram
-from tslrec.config import Config, DataConfig, MethodConfig, TrainerConfig
+from tslrec.config import Config
 from tslrec.data.interactions import TEST, Interactions
 from tslrec.serving.engine import Batch
 from tslrec.serving.list_engine import ListEngine
 from tslrec.serving.run_histories import histories_of
 from tslrec.serving.verification import verify_ranks
+from tslrec.settings.choices import MethodConfig
+from tslrec.settings.data import DataConfig
 from tslrec.settings.language_models import EncoderDecoderConfig, LLMConfig
 from tslrec.settings.rivals import ItemIndexConfig, P5Config
+from tslrec.settings.trainer import TrainerConfig
 from tslrec.stages.context import StageContext
 from tslrec.stages.fusion_inputs import Sources
 from tslrec.stages.item_index import stage as item_index

@@ -13,13 +13,16 @@ from safetensors.numpy import load_file
 
 from support.interactions import make_interactions
 from support.model_folders import save_model
-from tslrec.config import Config, DataConfig, MethodConfig, TrainerConfig
+from tslrec.config import Config
 from tslrec.data.interactions import Interactions
 from tslrec.serving.engine import Batch
 from tslrec.serving.list_engine import ListEngine
 from tslrec.serving.verification import verify_ranks
+from tslrec.settings.choices import MethodConfig
+from tslrec.settings.data import DataConfig
 from tslrec.settings.language_models import LLMConfig, LoraConfig
 from tslrec.settings.rivals import ItemIndexConfig, P5Config
+from tslrec.settings.trainer import TrainerConfig
 from tslrec.stages.context import StageContext
 from tslrec.stages.fusion_inputs import Sources
 from tslrec.stages.item_index import stage as item_index

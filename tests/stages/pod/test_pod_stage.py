@@ -16,13 +16,17 @@ from safetensors.numpy import load_file
 
 from support.interactions import make_interactions
 from support.padding import padded
-from tslrec.config import Config, DataConfig, MethodConfig, TrainerConfig, TrainingConfig
+from tslrec.config import Config
 from tslrec.data.interactions import Interactions
 from tslrec.evaluation.generated_lists import list_ranks
 from tslrec.llm.encoder_decoder.building import build
 from tslrec.llm.encoder_decoder.model import EncoderDecoder
+from tslrec.settings.choices import MethodConfig
+from tslrec.settings.data import DataConfig
 from tslrec.settings.language_models import EncoderDecoderConfig
 from tslrec.settings.rivals import PODConfig
+from tslrec.settings.trainer import TrainerConfig
+from tslrec.settings.training import TrainingConfig
 from tslrec.stages.context import StageContext
 from tslrec.stages.fusion_inputs import Sources
 from tslrec.stages.pod import stage as pod

@@ -16,9 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from tslrec.config import OWN_KEYS, Config
+from tslrec.config import Config
 from tslrec.pipeline.artifacts import Artifact
 from tslrec.pipeline.sweeps.cell import CELL
+from tslrec.settings.choices import OWN_KEYS
 from tslrec.system.manifests import KEY_LENGTH
 from tslrec.system.targets import find_target
 

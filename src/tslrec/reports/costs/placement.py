@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tslrec.config import Config, TrainerConfig
+from tslrec.config import Config
 from tslrec.llm.shape import BYTES
+from tslrec.settings.trainer import TrainerConfig
 
 HALVES = {"bf16": "bfloat16", "16": "float16"}
 """The 16-bit types by the first part of Lightning's names of precisions."""

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from tslrec.config import MONITORED
 from tslrec.data import parquet as interactions_file
 from tslrec.data.interactions import Interactions
 from tslrec.data.statistics import table1_row
@@ -29,6 +28,7 @@ from tslrec.pipeline.artifacts import Artifact
 from tslrec.pipeline.result_members import members_of
 from tslrec.reports.paper.cells import DEGREES, CellResult, pack_ranks, write_cell
 from tslrec.reports.paper.grid import Cell
+from tslrec.settings.metrics import MONITORED
 from tslrec.stages.outputs import GATES, clusters, read_item_embeddings
 from tslrec.stages.registry import makers_of
 from tslrec.system.errors import UserError

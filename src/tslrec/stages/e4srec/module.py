@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from tslrec.config import DEFAULT_METRICS
 from tslrec.evaluation.chosen_metrics import RankingMetrics
 from tslrec.evaluation.hooks import EvaluatedUsers, RankingHooks, ScoredUsers
 from tslrec.llm.finetuning import LLMFinetuningModule
 from tslrec.llm.prompted import KeysAndValues
+from tslrec.settings.metrics import DEFAULT_METRICS
 from tslrec.stages.e4srec.data import InstanceBatch, RankedBatch
 from tslrec.stages.e4srec.model import NextItemLLM
 from tslrec.training.csv_log import log_step

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tslrec.config import SELECTING_METRIC
 from tslrec.evaluation.user_ranks import save_ranks
+from tslrec.settings.metrics import SELECTING_METRIC
 from tslrec.stages.context import StageContext
 from tslrec.stages.ensemble.combining import combined
 from tslrec.stages.ensemble.restored import voices_of

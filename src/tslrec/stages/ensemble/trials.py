@@ -15,11 +15,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tslrec.config import SELECTING_METRIC, Config
+from tslrec.config import Config
 from tslrec.data.interactions import Interactions
 from tslrec.evaluation.chosen_metrics import no_other_process, parse_metric
 from tslrec.evaluation.hooks import EvaluatedUsers
 from tslrec.evaluation.metrics import RankMetric
+from tslrec.settings.metrics import SELECTING_METRIC
 from tslrec.stages.ensemble.combining import Voice
 from tslrec.stages.ensemble.search import Weights
 from tslrec.stages.evaluating import evaluated_users, evaluation_inputs

@@ -11,7 +11,6 @@ from functools import partial
 
 from torch import Tensor
 
-from tslrec.config import DEFAULT_METRICS
 from tslrec.evaluation.chosen_metrics import RankingMetrics
 from tslrec.evaluation.hooks import EvaluatedUsers, RankedUsers, RankingHooks
 from tslrec.evaluation.reranking import rerank, reranked_ranks
@@ -19,6 +18,7 @@ from tslrec.llm.finetuning import LLMFinetuningModule
 from tslrec.llm.prompt_packing import PackedPrompts
 from tslrec.llm.shared_prefix import KeysAndValues
 from tslrec.llm.text import TextLLM
+from tslrec.settings.metrics import DEFAULT_METRICS
 from tslrec.stages.llamarec.data import AnsweredBatch, ListsBatch
 from tslrec.training.accumulation import summed
 from tslrec.training.csv_log import log_step

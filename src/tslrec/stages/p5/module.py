@@ -11,13 +11,13 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from tslrec.config import DEFAULT_METRICS
 from tslrec.evaluation.hooks import ListedUsers, RankingHooks
 from tslrec.evaluation.protocols import LIST_LENGTH
 from tslrec.llm.encoder_decoder.beams import generate_items, view_of
 from tslrec.llm.encoder_decoder.model import EncoderDecoder
 from tslrec.llm.encoder_decoder.optimizing import adamw, linear_rate_at
 from tslrec.llm.encoder_decoder.trie import Trie
+from tslrec.settings.metrics import DEFAULT_METRICS
 from tslrec.stages.p5.packed import PackedTexts, PackedUsers
 from tslrec.training.csv_log import log_step
 

@@ -12,10 +12,10 @@ import lightning
 import numpy as np
 from numpy.typing import NDArray
 
-from tslrec.config import TrainingConfig
 from tslrec.data.batching import Batches
 from tslrec.data.evaluated_users import sample_users
 from tslrec.data.interactions import TEST, VALIDATION
+from tslrec.settings.training import TrainingConfig
 from tslrec.stages.p5.data import AskedUsers, TextBatch, TextDataModule
 from tslrec.stages.p5.templates import SEEN, UNSEEN
 

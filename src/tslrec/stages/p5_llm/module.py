@@ -10,7 +10,6 @@ from functools import partial
 
 from torch import Tensor
 
-from tslrec.config import DEFAULT_METRICS
 from tslrec.evaluation.hooks import ListedUsers, RankingHooks
 from tslrec.evaluation.protocols import LIST_LENGTH
 from tslrec.llm.encoder_decoder.optimizing import linear_rate_at
@@ -19,6 +18,7 @@ from tslrec.llm.extended_text import ExtendedTextLLM
 from tslrec.llm.finetuning import LLMFinetuningModule
 from tslrec.llm.prompt_beams import generate_after, read_prompts
 from tslrec.llm.prompt_packing import PackedPrompts
+from tslrec.settings.metrics import DEFAULT_METRICS
 from tslrec.stages.p5_llm.packed import AnsweredTexts, AskedPrompts
 from tslrec.training.accumulation import summed
 from tslrec.training.csv_log import log_step

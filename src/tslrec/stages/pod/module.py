@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tslrec.config import DEFAULT_METRICS
 from tslrec.evaluation.hooks import ListedUsers, RankingHooks
 from tslrec.evaluation.protocols import LIST_LENGTH
 from tslrec.llm.encoder_decoder.model import EncoderDecoder
 from tslrec.llm.encoder_decoder.optimizing import adamw
+from tslrec.settings.metrics import DEFAULT_METRICS
 from tslrec.stages.pod.lists import Lists
 from tslrec.stages.pod.packed import PackedSamples, PackedUsers
 from tslrec.stages.pod.templates import NUM_TASKS, SEQUENTIAL, TOP_N
