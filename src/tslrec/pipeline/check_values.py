@@ -183,7 +183,7 @@ def check_bounds(
     below: float | None = None,
     meaning: str | None = None,
 ) -> None:
-    """Refuses a value that is out of its bounds or not finite (see `tslrec.config.bounded` and `one_of`).
+    """Refuses a value that is out of its bounds or not finite (see `tslrec.settings.bounds.bounded` and `one_of`).
 
     Raises:
         UserError: naming the key and its bounds.
