@@ -46,7 +46,7 @@ text { fill: #1c1f23; font: 12px system-ui, -apple-system, "Segoe UI", "DejaVu S
 .title { font-size: 16px; font-weight: 600; }
 .panel { font-size: 13px; font-weight: 600; }
 .tick, .axis, .note { fill: #4d555e; }
-.value { font-size: 10.5px; paint-order: stroke; stroke: #ffffff; stroke-width: 3px; }
+.value { font-size: 9px; paint-order: stroke; stroke: #ffffff; stroke-width: 2px; }
 .seeds { font-size: 10.5px; fill: #ffffff; }
 .grid { stroke: #d9dde2; }
 .whisker { stroke: #1c1f23; fill: none; }
