@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from support.killed_training import Kill, KilledError
 from support.static_cases import BACKBONES, TABLES, data_for, make_backbone
 from tslrec.models.backbones import lru
 from tslrec.models.backbones.base import Backbone
@@ -210,21 +211,6 @@ def test_groups_of_steps_smooth_labels_as_single_steps_do(tmp_path: Path) -> Non
     for key, value in single.items():
         torch.testing.assert_close(grouped[key], value, rtol=1e-6, atol=1e-8)
     assert not torch.allclose(hard["backbone.item_embedding.weight"], grouped["backbone.item_embedding.weight"])
-
-
-class KilledError(Exception):
-    """Takes the place of SIGKILL."""
-
-
-class Kill(lightning.Callback):
-    """Kills a training at the beginning of the batch that begins at or after a step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        if trainer.global_step >= self.step:
-            raise KilledError
 
 
 @pytest.mark.parametrize("name", ["sasrec", "gru4rec", "caser", "fmlp", "lru"])

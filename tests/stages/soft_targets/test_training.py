@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from support.killed_training import Kill, KilledError
 from support.taught import ITEMS, MODEL, context_of, market, targets_of
 from tslrec.settings.choices import MethodConfig
 from tslrec.settings.second_stages import SoftTargetsConfig
@@ -77,21 +78,6 @@ def test_the_recommender_needs_no_teacher(tmp_path: Path) -> None:
     assert 0 < metrics["test/unmasked/HR@10"] <= 1
     restored = restore_fusion(Sources(context.config, market(), {}), tmp_path / "fusion")
     assert restored.output_IE.shape == (ITEMS + 1, 8)
-
-
-class KilledError(Exception):
-    """Takes the place of SIGKILL."""
-
-
-class Kill(lightning.Callback):
-    """Kills a training at the beginning of a step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        if trainer.global_step >= self.step:
-            raise KilledError
 
 
 @pytest.mark.usefixtures("teacher")
