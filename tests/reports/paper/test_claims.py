@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.checkout import CHECKOUT
-from support.made_cells import HITS, make_cell, make_cells
+from support.made_cells import HITS, make_cell
 from tslrec.evaluation.significance import Comparison
 from tslrec.reports.paper.baseline_claim import SAME
 from tslrec.reports.paper.baselines import LLM_BASELINES
@@ -20,11 +20,6 @@ from tslrec.reports.paper.document import Section, TableCell
 from tslrec.reports.paper.sections import SectionInputs, make_section
 
 RESULTS = CHECKOUT / "results"
-
-
-@pytest.fixture(scope="module")
-def cells(tmp_path_factory: pytest.TempPathFactory) -> list[CellResult]:
-    return make_cells(tmp_path_factory.mktemp("cells"))
 
 
 def claims_of(cells: Sequence[CellResult], results: Path) -> Section:

@@ -10,11 +10,12 @@ import pytest
 
 from support.checkout import CHECKOUT
 from support.made_cells import make_cell
+from support.made_sections import text
 from tslrec.evaluation.significance import holm
 from tslrec.evaluation.user_groups import degree_groups, degree_labels
 from tslrec.reports.paper.cells import read_cell, read_cells
 from tslrec.reports.paper.comparisons import compared, probability
-from tslrec.reports.paper.document import TableCell, TableView
+from tslrec.reports.paper.document import TableView
 from tslrec.reports.paper.grid import read_grid
 from tslrec.reports.paper.ladder import gain_charts, verdict
 from tslrec.reports.paper.ladder_rows import best_before, controls_of, seconds_of, steps
@@ -47,10 +48,6 @@ def made(results: Path, *, seeds: tuple[int, ...] = (0, 1)) -> SectionInputs:
             make_cell(cells, method=method, seed=seed, validation=0.06 if method == "ensemble" else 0.05)
         make_cell(cells, method="distilled", variant="itself", seed=seed)
     return SectionInputs(read_cells(cells), results)
-
-
-def text(value: TableCell | str) -> str:
-    return value if isinstance(value, str) else value.text
 
 
 def column(table: TableView, name: str) -> list[str]:
