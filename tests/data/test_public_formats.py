@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 from tslrec.cli.main import main
-from tslrec.data.ingest import ingest, ingest_counted
+from tslrec.data.formats.times import TimeSpan
+from tslrec.data.ingest import ingest, ingest_counted, read_raw
 from tslrec.pipeline.choices import choice_title
 from tslrec.pipeline.composition import compose_overrides
 from tslrec.settings.data import DataConfig
@@ -118,6 +119,8 @@ def test_duplicates_are_counted_and_one_is_kept(kept: str, order: list[str], tmp
         (["9007199254740993.5", "9007199254740993.25", "9007199254740993"], "cba"),
         (["-1.5", "-1.25", "1e-3"], "abc"),
         (["2020-01-02T00:00:00.000000002Z", "2020-01-02T00:00:00.000000001Z", "2020-01-03T00:00:00Z"], "bac"),
+        (["9999-12-31", "2020-01-02T00:00:00.000000002Z", "2020-01-02T00:00:00.000000001Z"], "cba"),
+        (["0001-01-01T00:00:00.000000002", "0001-01-01T00:00:00.000000001", "1969-12-31T23:59:59.999999999"], "bac"),
     ],
 )
 def test_times_are_ordered_exactly(times: list[str], order: str, tmp_path: Path) -> None:
@@ -128,6 +131,15 @@ def test_times_are_ordered_exactly(times: list[str], order: str, tmp_path: Path)
     table = {"user": ["u"] * 3, "item": list("abc"), "timestamp": times}
     pl.DataFrame(table).write_parquet(tmp_path / "times.parquet")
     assert "".join(items_of("parquet", tmp_path / "times.parquet")) == order
+
+
+def test_far_dates_keep_ties_and_their_span(tmp_path: Path) -> None:
+    path = tmp_path / "far.csv"
+    times = ["9999-12-31", "2020-01-02T00:00:00.000000001Z", "2020-01-02T02:00:00.000000001+02:00"]
+    path.write_text("\n".join(["user,item,timestamp", *(f"u,{item},{time}" for item, time in enumerate(times))]))
+    raw, _ = read_raw(data_of("csv", path), tmp_path)
+    assert raw.rows["timestamp"].to_list() == [2, 1, 1]
+    assert raw.reading.times == TimeSpan("2020-01-02", "9999-12-31")
 
 
 @pytest.mark.parametrize(

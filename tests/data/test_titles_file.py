@@ -83,6 +83,27 @@ def test_white_space_in_a_title_is_one_blank(tmp_path: Path) -> None:
     assert rows_of(tmp_path, text) == [("1", 'Soap, of "Aleppo"'), ("2", '6" nail'), (" 3", "")]
 
 
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ('item_id\ttitle\n1\t"a\tb"\n2\tz\n', "a b"),
+        ('item_id\ttitle\n1\t"a\nb ""c"""\n2\tz\n', 'a b "c"'),
+        ('"item_id"\t"title"\n"1"\t"a\r\n\r\nb"\r\n"2"\t"z"\n', "a b"),
+        ('item_id,title\n1,"a, b\nc, d"\n2,z\n', "a, b c, d"),
+        ('item_id,title\n1,"a, b\nc, d\ne, f, g"\n\n2,"z"\n', "a, b c, d e, f, g"),
+        ('price,item_id,title\n3,1,"a, b\nc, d, e"\n4,2,z', "a, b c, d, e"),
+    ],
+)
+def test_a_quoted_title_holds_separators_and_goes_over_several_lines(text: str, title: str, tmp_path: Path) -> None:
+    assert rows_of(tmp_path, text) == [("1", title), ("2", "z")]
+
+
+@pytest.mark.parametrize("title", ['"Cats" live', '6" nail', '"open', "'a'", '""', '"a" and "b"'])
+def test_quotes_are_signs_in_a_file_with_tabs_whose_lines_are_rows(title: str, tmp_path: Path) -> None:
+    read = {'""': ""}.get(title, title)
+    assert rows_of(tmp_path, f'item_id\ttitle\n1\t{title}\n2\t12"\n') == [("1", read), ("2", '12"')]
+
+
 @pytest.mark.parametrize(("packing", "name"), [(bytes, "titles.parquet"), (bytes, "titles"), (gzip.compress, "t.gz")])
 def test_parquet_is_known_by_its_content(packing: Callable[[bytes], bytes], name: str, tmp_path: Path) -> None:
     frame = pl.DataFrame({"price": [1.0, 2.0], "title": ["Soap", None], "item_id": [1, 2]})
@@ -104,6 +125,13 @@ def test_parquet_is_known_by_its_content(packing: Callable[[bytes], bytes], name
         (b"item_id,title\n1,Soap, liquid\n2\n", ", line 2: has 3 fields, but line 1 has 2"),
         (b'item_id,title\n1,Soap\n2,"Oil\n3,Salt\n', ", line 3: a quote is not closed"),
         (b'item_id,title\n1,"Oil\n3,Salt\n4,12"\n', ", line 2: a quote swallows 2 lines that look like rows"),
+        (
+            b'item_id,title\n1,"1,000 nails\n2,000 nails"\n',
+            "lines that look like rows; close it, or write the field on one",
+        ),
+        (b"item_id\ttitle\n1\ta\tb\n", "enclose fields that hold a tab in double quotes"),
+        (b'item_id\ttitle\n1\t"a\tb" c\n', ", line 2: a quote is not closed, or goes on after its end"),
+        (b'item_id\ttitle\n1\t"a\n2\tb\tc\n3\t12"\n', ", line 2: a quote swallows 2 lines that look like rows"),
         (b'item_id,title\n"1\n2",Soap\n', ", line 2: field 1 goes on to the next line"),
         (b"item_id,title\n1,Soap\n ,Oil\n", ", line 3: 'item_id' is empty; fill it, or remove the line"),
         ("item_id,title\n1,Café\n".encode("latin1"), ", line 2: is not UTF-8 text (Latin-1, perhaps)"),

@@ -117,6 +117,12 @@ def test_empty_places_of_a_list_recommend_nothing() -> None:
     assert metrics.compute()["unmasked/Coverage@3"] == 2 / 5
 
 
+def test_lists_without_any_item_have_finite_metrics() -> None:
+    metrics = RankingMetrics(["Popularity@3", "Coverage@3", "Gini@3"], COUNTS)
+    metrics.update_lists(*[torch.zeros(2, 3, dtype=torch.int64)] * 2)
+    assert set(metrics.compute().values()) == {0.0}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import urllib.error
 import urllib.request
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from filelock import FileLock
 
 from tslrec.data.formats.base import require_file
 from tslrec.data.formats.parts import files_of
+from tslrec.data.formats.wording import brief
 from tslrec.settings.data import DataConfig
 from tslrec.system.errors import UserError
 from tslrec.system.hashing import digest_files, file_sha256
@@ -46,7 +48,7 @@ def locate(data: DataConfig, cache: Path) -> Path:
     url = data.download.url
     if url is None:
         raise UserError(f"data={data.name} has no public address; give data.path=FILE")
-    path = cache.expanduser() / "data" / f"{data.name}{PurePosixPath(urlsplit(url).path).suffix}"
+    path = cache.expanduser() / "data" / f"{data.name}{PurePosixPath(split(url).path).suffix}"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         # Several runs, or several processes of one run, may want the file: the first one downloads it.
@@ -71,7 +73,7 @@ def download(url: str, path: Path, expected: str | None) -> None:
     """
     from rich.progress import Progress
 
-    if urlsplit(url).scheme not in ("http", "https"):
+    if split(url).scheme not in ("http", "https"):
         raise UserError(f"data.download.url={url}: must begin with https://")
     aside = path.with_name(f"{path.name}.{os.getpid()}.partial")
     state = hashlib.sha256()
@@ -82,6 +84,11 @@ def download(url: str, path: Path, expected: str | None) -> None:
             Progress(transient=True) as progress,
         ):
             size = response.headers.get("Content-Length")
+            if size and not (size.isascii() and size.isdecimal()):
+                raise UserError(
+                    f"{url}: the server calls its size '{brief(size)}', which is no number; put the file at {path}, or "
+                    "give data.path=FILE"
+                )
             task = progress.add_task(f"Downloading {path.name}", total=int(size) if size else None)
             while block := response.read(BLOCK_BYTES):
                 file.write(block)
@@ -97,13 +104,27 @@ def download(url: str, path: Path, expected: str | None) -> None:
                 "it with data.path=FILE"
             )
         aside.replace(path)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        reason = getattr(error, "reason", error)
+    except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", None) or f"{type(error).__name__} {error}".strip()
         raise UserError(
-            f"{url}: cannot be downloaded ({reason}); put the file at {path}, or give data.path=FILE"
+            f"{url}: cannot be downloaded ({brief(reason, 80)}); put the file at {path}, or give data.path=FILE"
         ) from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+def split(url: str) -> SplitResult:
+    """The parts of the public file's address.
+
+    Raises:
+        UserError: if it is none.
+    """
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise UserError(
+            f"data.download.url={brief(url)}: is no address ({brief(error)}); correct it, or give data.path=FILE"
+        ) from error
 
 
 def raw_sha256(path: Path) -> str:

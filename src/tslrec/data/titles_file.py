@@ -102,11 +102,20 @@ def separated_rows(path: Path, kind: FileKind) -> pl.DataFrame:
     def choose(names: list[str], where: str) -> tuple[dict[str, int], bool]:
         return {"raw_id": index_of(ID, names, where), "title": index_of(TITLE, names, where)}, True
 
-    quoting = replace(quoting_of("auto", separator), has_setting=False)
-    texts = frozenset({"title"})
-    return read_records(
-        content, path, separator=separator, quoting=quoting, choose=choose, needed=ID, texts=texts
-    ).table
+    def rows(quote: str) -> pl.DataFrame:
+        quoting = replace(quoting_of(quote, separator), chosen=False, has_setting=False)
+        texts = frozenset({"title"})
+        return read_records(
+            content, path, separator=separator, quoting=quoting, choose=choose, needed=ID, texts=texts
+        ).table
+
+    try:
+        return rows("auto")
+    except UserError:
+        # Quotes mean nothing in a file with tabs by custom. One that is no table without them has them.
+        if separator != "\t" or b'"' not in content.data:
+            raise
+    return rows("double")
 
 
 def separator_of_titles(header: str) -> str:

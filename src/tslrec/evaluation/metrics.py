@@ -200,18 +200,22 @@ class Coverage(ListMetric):
 
 
 class Popularity(ListMetric):
-    """Popularity@k: the mean, over all recommended places, of the item's count in the training part."""
+    """Popularity@k: the mean, over all recommended places, of the item's count in the training part.
+
+    0 where nothing is recommended, as no user has a candidate left.
+    """
 
     name = "Popularity"
 
     def value(self, times_I: Tensor, training_counts_I: Tensor) -> Tensor:
-        return (times_I * training_counts_I).sum().double() / times_I.sum()
+        return (times_I * training_counts_I).sum().double() / times_I.sum().clamp(min=1)
 
 
 class Gini(ListMetric):
     """Gini@k: the Gini index of how often each item is recommended.
 
-    0 where all items are recommended equally often; (I - 1) / I where one item takes all places.
+    0 where all items are recommended equally often, and where none is, as no user has a candidate left; (I - 1) / I
+    where one item takes all places.
     """
 
     name = "Gini"
@@ -219,4 +223,4 @@ class Gini(ListMetric):
     def value(self, times_I: Tensor, training_counts_I: Tensor) -> Tensor:
         num_items = len(times_I)
         weights_I = 2 * torch.arange(1, num_items + 1) - num_items - 1
-        return (weights_I * times_I.sort().values).sum().double() / (num_items * times_I.sum())
+        return (weights_I * times_I.sort().values).sum().double() / (num_items * times_I.sum().clamp(min=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any
@@ -29,6 +30,7 @@ def check_values(config: Config) -> None:
         check_bounds(key, value, **bounds)
     for key, value in plain_values(asdict(config)):
         check_plain(key, value)
+    check_names(config)
     check_sizes("llm.shape", config.llm.shape, zero_allowed=("attention_bias",))
     check_sizes("llm.random", config.llm.random, zero_allowed=("seed",))
     check_layer(config)
@@ -72,6 +74,33 @@ def check_plain(key: str, value: Any) -> None:
         raise UserError(f"{key}={shown(value)}: is larger than any number here can be; set it lower")
     if isinstance(value, str) and ("\0" in value or any("\ud800" <= each <= "\udfff" for each in value)):
         raise UserError(f"{key}={shown(value)}: holds a character that is no text; correct it")
+
+
+def check_names(config: Config) -> None:
+    """Checks the names that results carry, and of which the names of their folders are made.
+
+    Raises:
+        UserError: naming the key.
+    """
+    for section in ("data", "model", "method", "llm", "t5", "fusion"):
+        values = getattr(config, section)
+        check_name(f"{section}.name", values.get("name") if isinstance(values, Mapping) else values.name)
+    check_name("preset", config.preset)
+
+
+def check_name(key: str, name: Any) -> None:
+    """Refuses what is no name of a single folder.
+
+    Raises:
+        UserError: naming the key.
+    """
+    if name is None or isinstance(name, Mapping | list | tuple):
+        raise UserError(f"{key}={'null' if name is None else shown(name)}: must be a name; folders are named by it")
+    text = str(name)
+    if text in ("", ".", ".."):
+        raise UserError(f"{key}='{text}': is no name that a folder can have; choose another")
+    if any(sign in "/\\" or unicodedata.category(sign) == "Cc" for sign in text):
+        raise UserError(f"{key}={shown(text)}: folders are named by it; leave out /, \\ and control characters")
 
 
 def check_layer(config: Config) -> None:

@@ -173,11 +173,12 @@ def refuse_other_encodings(data: bytes, path: Path) -> None:
         return
     decoder = codecs.getincrementaldecoder("utf-8")()
     for start in range(0, len(data), BLOCK_BYTES):
+        block = data[start : start + BLOCK_BYTES]
         try:
-            decoder.decode(data[start : start + BLOCK_BYTES], final=start + BLOCK_BYTES >= len(data))
+            decoder.decode(block, final=start + BLOCK_BYTES >= len(data))
         except UnicodeDecodeError as error:
             # The decoder's positions count from the bytes of a sign that the block before had begun.
-            bad = data.find(error.object[error.start : error.end], max(0, start - 4))
+            bad = start + len(block) - len(error.object) + error.start
             line = data.count(b"\n", 0, bad) + 1
             raise UserError(
                 f"{path}, line {line}: is not UTF-8 text (Latin-1, perhaps); save the file as UTF-8: "

@@ -21,6 +21,9 @@ MAX_LINES = 200
 WORDS = {"none": None, "double": '"', "single": "'"}
 """Names of quote characters that are hard to type on a command line."""
 
+# A field above Python's own limit of 131,072 signs would look like one that is not closed.
+csv.field_size_limit(2**31 - 1)
+
 
 @dataclass(frozen=True)
 class Quoting:
@@ -115,7 +118,7 @@ def odd_records(
         except csv.Error as error:
             raise UserError(f"{path}, line {first_line + start}: {not_closed(quoting)}") from error
         taken = text[: rows.line_num]
-        like_rows = sum(line.count(separator) >= width - 1 for line in taken)
+        like_rows = sum(looks_like_row(line, separator, quoting, width) for line in taken)
         if len(taken) > 1 and not quoting.chosen and 2 * like_rows > len(taken):
             remedy = ", set data.reader.quote=none if quotes mean nothing here, or =double if the field is right"
             raise UserError(
@@ -124,6 +127,15 @@ def odd_records(
             )
         done = start + len(taken)
         yield Record(start, len(taken), fields)
+
+
+def looks_like_row(line: str, separator: str, quoting: Quoting, width: int) -> bool:
+    """Whether a line has the separators of a row.
+
+    Where no setting can say that a field is right, separators before a blank count as those of prose.
+    """
+    of_prose = 0 if quoting.has_setting else line.count(f"{separator} ")
+    return line.count(separator) - of_prose >= width - 1
 
 
 def unquoted(name: str) -> pl.Expr:

@@ -18,14 +18,12 @@ from numpy.typing import NDArray
 
 from tslrec.data.formats.content import Content
 from tslrec.data.formats.first_row import first_record, refuse_one_column
-from tslrec.data.formats.lines import LINE_END, first_text_line, line_ends, next_text_line, separators_of_lines
+from tslrec.data.formats.lines import first_text_line, line_ends, next_text_line, separators_of_lines
+from tslrec.data.formats.long_separators import with_short_separators
 from tslrec.data.formats.quoting import Quoting, Record, fields_beside_quotes, odd_records, unquoted, well_quoted
 from tslrec.data.formats.separators import name_of
 from tslrec.data.formats.wording import brief
 from tslrec.system.errors import UserError
-
-UNUSED = (b"\x1f", b"\x1e", b"\x1d", b"\x1c", b"\x01", b"\x02")
-"""Characters one of which replaces a separator of several bytes; no text file holds all of them."""
 
 
 @dataclass(frozen=True)
@@ -71,18 +69,11 @@ def read_records(
     Raises:
         UserError: for the first line that is no row.
     """
-    data = content.data
-    if len(separator.encode()) > 1:
-        mark = next((each for each in UNUSED if each not in data), None)
-        if mark is None or LINE_END in separator.encode():
-            raise UserError(f"data.reader.separator={brief(separator)}: cannot be read in {path}; give one character")
-        data, shown = data.replace(separator.encode(), mark), separator
-        refuse_overlaps(data, mark, separator.encode(), path)
-        separator = mark.decode()
-    else:
-        shown = separator
+    shown = separator
+    data, separator = with_short_separators(content.data, separator, path)
     start = first_text_line(data)
     first, after = first_record(data, start, separator, quoting, path)
+    first = [name.replace(separator, shown) for name in first]
     if len(first) == 1:
         refuse_one_column(first[0], shown, f"{path}, line {start + 1}", needed, quoting)
     wanted, has_header = choose(first, f"{path}, line {start + 1}")
@@ -95,6 +86,10 @@ def read_records(
     table, blank = reading.rows(begin, names)
     renamed = table.select([pl.col(f"f{index}").alias(name) for name, index in wanted.items()] + [pl.col("line")])
     row = first_record(data, begin, separator, quoting, path)[0]
+    if separator != shown:
+        # Those that are left stood within quotes.
+        renamed = renamed.with_columns(pl.col(pl.String).str.replace_all(separator, shown, literal=True))
+        row = [field.replace(separator, shown) for field in row]
     return Records(renamed, blank + (begin - (after if has_header else start)) + start, row)
 
 
@@ -244,11 +239,15 @@ class Reading:
                 if "\n" in value:
                     remedy = ", or set data.reader.quote=none" if self.quoting.has_setting else ""
                     raise UserError(
-                        f"{self.path}, line {line}: field {index + 1} goes on to the next line ({brief(value)}), and "
-                        f"is no id; correct the quotes{remedy}"
+                        f"{self.path}, line {line}: field {index + 1} goes on to the next line "
+                        f"({self.as_given(value)}), and is no id; correct the quotes{remedy}"
                     )
         frame = pl.DataFrame({**own, "line": lines}, schema=table.schema)
         return pl.concat([table, frame]).sort("line")
+
+    def as_given(self, value: str) -> str:
+        """A field as the file has it, for error messages."""
+        return brief(value.replace(self.separator, self.shown))
 
     def refuse_ragged(
         self, begin: int, separators_L: NDArray[np.int32], width: int, blank_L: NDArray[np.bool_], odd: list[int]
@@ -276,23 +275,3 @@ class Reading:
         more = table.filter(pl.col(f"f{self.width}") != "")
         if len(more):
             self.refuse_width(int(more["line"][0]) - 1, self.width + 1)
-
-
-def refuse_overlaps(data: bytes, mark: bytes, separator: bytes, path: Path) -> None:
-    """Refuses a line where a separator such as `::` could also begin one sign later, as in `a:::b`.
-
-    Args:
-        data: the text, with `mark` in place of the separators.
-        mark: one byte.
-        separator: several bytes.
-        path: the file, for error messages.
-    """
-    for border in range(1, len(separator)):
-        if separator[:border] == separator[-border:]:
-            found = data.find(mark + separator[border:])
-            if found >= 0:
-                line = data.count(LINE_END, 0, found) + 1
-                raise UserError(
-                    f"{path}, line {line}: has separators {brief(separator.decode())} that overlap, so its fields "
-                    "cannot be told apart; correct the line, or use another separator"
-                )

@@ -10,6 +10,7 @@ import polars as pl
 
 from tslrec.data.formats.base import RawInteractions
 from tslrec.system.errors import UserError
+from tslrec.system.shown_values import shown
 
 MIN_LENGTH = 5
 """Items in the shortest history."""
@@ -19,6 +20,10 @@ STAY = 0.5
 """Probability that the next item stays in the last item's category without a new draw from the user's preference."""
 FOLLOW = 0.45
 """Probability that an item is followed by its successor, the next item of its category's ring."""
+MOST = 10_000_000
+"""The largest number of users and of items."""
+MOST_DRAWN = 100_000_000
+"""The largest number of preferences, and of interactions."""
 
 
 def generate(
@@ -39,8 +44,10 @@ def generate(
         seed: determines all draws.
 
     Raises:
-        UserError: if there are too few items or users for the categories and the length of the histories.
+        UserError: if a number is out of its bounds, or there are too few items or users for the categories and the
+            length of the histories.
     """
+    refuse_numbers(num_users, num_items, num_categories, average_length, seed)
     if num_items < 2 * num_categories or num_items < 2 * average_length or num_users < num_categories:
         raise UserError(
             f"data.reader: {num_items} items and {num_users} users are too few for {num_categories} categories and "
@@ -72,6 +79,28 @@ def generate(
     categories = dict(zip(raw_item, categories_I.tolist(), strict=True))
     titles = {item: f"category {category}, no. {item[-4:]}" for item, category in categories.items()}
     return RawInteractions(rows, categories, titles)
+
+
+def refuse_numbers(num_users: int, num_items: int, num_categories: int, average_length: float, seed: int) -> None:
+    """Refuses numbers of which no data can be made.
+
+    Raises:
+        UserError: naming the number and its bounds.
+    """
+    counts = {"num_users": num_users, "num_items": num_items, "num_categories": num_categories}
+    for name, count in counts.items():
+        if not 1 <= count <= MOST:
+            raise UserError(f"data.reader.{name}={shown(count)}: must be from 1 to {MOST}")
+    if not average_length > 0:
+        raise UserError(f"data.reader.average_length={shown(average_length)}: must be above 0")
+    if seed < 0:
+        raise UserError(f"data.reader.seed={shown(seed)}: must be 0 or more")
+    for name, each in {"num_categories": num_categories, "average_length": average_length}.items():
+        if num_users * each > MOST_DRAWN:
+            raise UserError(
+                f"data.reader: num_users={num_users} times {name}={shown(each)} is above {MOST_DRAWN}, too many to "
+                "draw; lower one of them"
+            )
 
 
 def history(

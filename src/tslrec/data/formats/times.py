@@ -55,7 +55,7 @@ def converted(time: pl.Series, place: Place, column: str) -> tuple[pl.Series, Ti
     """The timestamps as Int64 or Float64, and what they say.
 
     Dates become microseconds since 1970 in UTC, or nanoseconds where a value has them. Decimals that float64 cannot
-    tell apart are replaced by their rank.
+    tell apart are replaced by their rank, and so are dates with nanoseconds that Int64 cannot hold.
 
     Args:
         time: the column as the file has it.
@@ -74,8 +74,8 @@ def converted(time: pl.Series, place: Place, column: str) -> tuple[pl.Series, Ti
     if time.dtype == pl.String:
         time = time.str.strip_chars()
         if is_iso(time):
-            stamps, unit = from_iso(time, place, column)
-            return stamps.rename("timestamp"), span_of_dates(stamps, unit)
+            stamps, span = from_iso(time, place, column)
+            return stamps.rename("timestamp"), span
         stamps = from_text(time, place, column)
         return stamps.rename("timestamp"), span_of_numbers(
             stamps if stamps.dtype != pl.UInt32 else time.cast(pl.Float64)
@@ -111,11 +111,12 @@ def is_iso(text: pl.Series) -> bool:
     return len(some) > 0 and bool(some.str.contains(r"^\d{4}-\d{2}-\d{2}").item())
 
 
-def from_iso(text: pl.Series, place: Place, column: str) -> tuple[pl.Series, str]:
+def from_iso(text: pl.Series, place: Place, column: str) -> tuple[pl.Series, TimeSpan]:
     """Dates and times in ISO 8601 as time since 1970 in UTC; without a zone they are taken for UTC.
 
     Returns:
-        Int64, and the unit.
+        Int64; or their rank (UInt32) where some have nanoseconds and others are too far from 1970 to be counted in
+        them. And the span.
 
     Raises:
         UserError: for the first value that is no date.
@@ -131,9 +132,14 @@ def from_iso(text: pl.Series, place: Place, column: str) -> tuple[pl.Series, str
     minutes = zone.str.slice(3, 2).cast(pl.Int64, strict=False).fill_null(0)
     seconds = moment.cast(pl.Int64) // 10**6 - sign * (hours * 3600 + minutes * 60)
     nanos = parts["fraction"].fill_null("").str.pad_end(9, "0").cast(pl.Int64)
-    if bool((nanos % 1000 != 0).any()) and bool((seconds.abs() < 9 * 10**9).all()):
-        return seconds * 10**9 + nanos, "nanoseconds"
-    return seconds * 10**6 + nanos // 1000, "microseconds"
+    micros = seconds * 10**6 + nanos // 1000
+    if not bool((nanos % 1000 != 0).any()):
+        return micros, span_of_dates(micros, "microseconds")
+    if bool((seconds.abs() < 9 * 10**9).all()):
+        exact = seconds * 10**9 + nanos
+        return exact, span_of_dates(exact, "nanoseconds")
+    moments = pl.DataFrame({"micros": micros, "below": nanos % 1000})
+    return moments.select(pl.struct("micros", "below").rank("dense")).to_series(), span_of_dates(micros, "microseconds")
 
 
 def from_text(text: pl.Series, place: Place, column: str) -> pl.Series:
