@@ -161,6 +161,17 @@ def test_the_folder_must_be_new(trained: Path, exported: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in exported.iterdir()} == before
 
 
+def test_an_export_takes_titles_and_refuses_another_method(exported: Path, tmp_path: Path) -> None:
+    item = tslrec.load(exported).catalogue.raw_ids[3]
+    (tmp_path / "titles.csv").write_text(f"item_id,title\n{item},A new title\n")
+    found = tslrec.load(exported, titles=tmp_path / "titles.csv", method="base").catalogue.named([item])
+    assert found[0]["title"] == "A new title"
+    with pytest.raises(UserError, match="an export of the method base; name the run to load tslrec"):
+        tslrec.load(exported, method="tslrec")
+    with pytest.raises(UserError, match="nowhere"):
+        tslrec.load(exported, titles=tmp_path / "nowhere.csv")
+
+
 def test_an_unknown_method_is_refused(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no method tslrec; it has base"):
         run(["export", str(trained), "--to", str(tmp_path / "new"), "--method", "tslrec"])
@@ -218,6 +229,20 @@ def test_a_damaged_file_is_refused(name: str, copy: Path) -> None:
     (copy / name).write_bytes(content)
     with pytest.raises(UserError, match=f"{name}: not the bytes that recommender.json names"):
         tslrec.load(copy, engine="onnxruntime")
+
+
+@pytest.mark.parametrize("name", ["items.parquet", "item_table.safetensors", "encoder.safetensors"])
+def test_a_file_that_the_facts_do_not_name_is_refused(name: str, copy: Path) -> None:
+    change_facts(copy, files={key: each for key, each in facts_of(copy)["files"].items() if key != name})
+    with pytest.raises(UserError, match=rf"recommender\.json: does not name {name} among its files; export again"):
+        tslrec.load(copy)
+
+
+@pytest.mark.parametrize("change", [{"backbone": None}, {"max_len": "50"}])
+def test_facts_without_a_backbone_are_refused(change: dict[str, Any], copy: Path) -> None:
+    change_facts(copy, **change)
+    with pytest.raises(UserError, match="does not say which backbone it is, and of which length; export again"):
+        tslrec.load(copy)
 
 
 def test_a_file_that_is_no_graph_is_refused(copy: Path) -> None:

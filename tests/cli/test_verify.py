@@ -66,3 +66,16 @@ def test_an_export_without_its_run_is_refused(
         main(["verify", str(tmp_path / "out")])
     assert ended.value.code == 2
     assert "no recommender; name a finished run" in capsys.readouterr().err
+
+
+def test_an_export_of_another_run_is_refused(
+    artifacts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export(open_run(artifacts), tmp_path / "out")
+    other = train_here(*RUN, "method=base", "seed=1", folder=tmp_path)
+    assert other.code == 0, other.err
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", str(tmp_path / "out"), "--run", str(tmp_path / "artifacts")])
+    assert ended.value.code == 2
+    run, another = open_run(artifacts).folder.name, open_run(tmp_path / "artifacts").folder.name
+    assert f"out: made from base of the run {run}, and not from base of {another}; give" in capsys.readouterr().err

@@ -167,7 +167,7 @@ def test_a_shard_is_locked_by_one_process_and_free_once_that_is_killed(tmp_path:
     (tmp_path / "claims").touch()
     (process,) = start_together("holder.py", str(tmp_path), processes=1)
     with process:
-        wait_until((tmp_path / "held").exists, "the other process holds the piece", process)
+        wait_until((tmp_path / ".held").exists, "the other process holds the piece", process)
         with ShardLocks(tmp_path / "claims") as locks:
             assert not locks.try_acquire(3)
             assert locks.try_acquire(4)

@@ -12,5 +12,5 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     with ShardLocks(folder / "claims") as locks:
         assert locks.try_acquire(3)
-        (folder / "held").touch()
+        (folder / ".held").touch()
         time.sleep(600)

@@ -136,7 +136,7 @@ def kill_at(moment: str, number: int) -> None:
 
     def sync_or_die(path: Path) -> None:
         sync(path)
-        if moment == "written" and path.name == "recs.parquet.writing":
+        if moment == "written" and files.is_being_written(path.name, "recs.parquet"):
             die()
 
     def rename_or_die(path: Path, target: Path) -> Path:

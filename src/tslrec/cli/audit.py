@@ -12,12 +12,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tslrec.system.errors import UserError
-
-if TYPE_CHECKING:
-    from tslrec.data.audit import Audit
+from tslrec.reports import json_file
 
 SUMMARY = "audit a data set: statistics, and effects on evaluation (data=NAME, data.path=FILE)"
 
@@ -35,7 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
         UserError: if the command line, the configuration or the data file is invalid.
     """
     if arguments.json is not None:
-        refuse_no_place(arguments.json)
+        json_file.refuse_no_place(arguments.json)
     from rich.console import Console
 
     from tslrec.data.audit import RowFacts, audit
@@ -46,11 +42,17 @@ def run(arguments: argparse.Namespace) -> None:
     from tslrec.pipeline.check import check_data
     from tslrec.pipeline.composition import compose_overrides
     from tslrec.reports.audit_view import print_audit
+    from tslrec.system.disk_errors import disk_fault
 
     config = compose_overrides(arguments.overrides)
     check_data(config)
     # Ingestion refuses duplicates. Here they are counted, since their number helps to repair the file.
-    raw, where = read_raw(config.data, Path(config.cache))
+    try:
+        raw, where = read_raw(config.data, Path(config.cache))
+    except OSError as error:
+        if (fault := disk_fault(error)) is None:
+            raise
+        raise fault from error
     duplicates = fraction(count_duplicates(raw.rows), len(raw.rows)) if raw.has_timestamps else None
     raw = without_duplicates(raw)
     interactions = filter_and_number(encode(raw), config.data, where)
@@ -60,31 +62,5 @@ def run(arguments: argparse.Namespace) -> None:
     titles = None if path is None else match_titles(interactions.ids.items, read_titles_file(path))[1]
     facts = audit(interactions, config.training.max_len, duplicates, rows, titles)
     if arguments.json is not None:
-        write(arguments.json, config.data.name, where, facts)
+        json_file.write(arguments.json, {"data": config.data.name, "source": where, **asdict(facts)})
     print_audit(config.data.title, facts, Console(), duplicates=raw.duplicates)
-
-
-def refuse_no_place(path: Path) -> None:
-    """Refuses, before any work, an output file that is a folder or whose folder does not exist.
-
-    Raises:
-        UserError: if so.
-    """
-    if path.is_dir():
-        raise UserError(f"--json {path}: is a folder; name a file in it")
-    if not path.parent.is_dir():
-        raise UserError(f"--json {path}: there is no folder {path.parent}; make it, or name another file")
-
-
-def write(path: Path, name: str, source: str, facts: Audit) -> None:
-    """Writes the facts with the data set's name and source as JSON.
-
-    Raises:
-        UserError: if the file cannot be written.
-    """
-    from tslrec.system.files import write_json
-
-    try:
-        write_json(path, {"data": name, "source": source, **asdict(facts)})
-    except OSError as error:
-        raise UserError(f"--json {path}: {error.strerror or error}; name a file that can be written") from error

@@ -11,6 +11,7 @@ recommender as one ONNX graph, whose lists are compared with PyTorch's before th
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: if there is no such run, the folder exists, or a package for an option is missing.
     """
-    if arguments.to.exists():
+    if os.path.lexists(arguments.to):
         raise UserError(f"{arguments.to}: exists already; name a new folder, or delete it")
     from tslrec.system.optional_packages import require
 

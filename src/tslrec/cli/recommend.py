@@ -69,7 +69,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that name a recommender."""
     parser.add_argument("model", type=Path, metavar="MODEL", help="a run, or a folder of tslrec export")
     parser.add_argument("--method", metavar="NAME", help="one of the methods that a run compared")
-    parser.add_argument("--titles", type=Path, metavar="FILE", help="of a run: CSV or Parquet with item_id and title")
+    parser.add_argument("--titles", type=Path, metavar="FILE", help="CSV or Parquet with item_id and title")
     parser.add_argument("--engine", default="auto", metavar="NAME", help="auto, pytorch or onnxruntime")
 
 

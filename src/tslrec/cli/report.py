@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tslrec.cli.audit import refuse_no_place
+from tslrec.reports import json_file
 
 if TYPE_CHECKING:
     from tslrec.reports.summary import Row
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
         UserError: if there is neither a finished run nor a sweep, or one cannot be read.
     """
     if arguments.json is not None:
-        refuse_no_place(arguments.json)
+        json_file.refuse_no_place(arguments.json)
     from rich.console import Console
 
     from tslrec.pipeline.recorded_results import read_results
@@ -52,7 +52,6 @@ def run(arguments: argparse.Namespace) -> None:
     from tslrec.reports.summary import summarise
     from tslrec.reports.summary_view import print_summary
     from tslrec.reports.sweep_view import print_unfinished, results_of
-    from tslrec.system.files import write_json
 
     console = Console()
     sweeps = [(sweep, sweep.status()) for sweep in sweeps_at(arguments.folder)]
@@ -70,7 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
     ]
     if arguments.json is not None:
         content = [record(row, validation_only=arguments.validation) for row in rows]
-        write_json(arguments.json, {"rows": content, "unfinished": unfinished})
+        json_file.write(arguments.json, {"rows": content, "unfinished": unfinished})
     if rows:
         print_summary(rows, console, part="validation" if arguments.validation else "test")
     for sweep, cells in sweeps:

@@ -32,6 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8000, help="0: any free one; default 8000")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default 127.0.0.1, loopback")
     parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="on loopback, answer to this name too, such as that of a proxy; may be given several times",
+    )
+    parser.add_argument(
         "--engine", default="auto", metavar="NAME", help="pytorch, onnxruntime, …: see tslrec.load; default auto"
     )
     parser.add_argument(
@@ -62,6 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
     for package in ("fastapi", "uvicorn", "prometheus_client"):
         require(package, "serve")
     from tslrec.serving.server.app import Settings, create_app
+    from tslrec.serving.server.hosts import names_for
     from tslrec.serving.server.limits import Limits
     from tslrec.serving.server.models import Models, names_of, open_model
     from tslrec.serving.server.process import listen, make_server
@@ -70,21 +78,22 @@ def run(arguments: argparse.Namespace) -> None:
     token = read_token(arguments.reload_token_file)
     listening = listen(arguments.host, arguments.port)
     with listening:
-        names = names_of(arguments.folders)
-        served = [
-            open_model(folder, name, arguments.engine) for folder, name in zip(arguments.folders, names, strict=True)
-        ]
+        host, port = listening.getsockname()[:2]
+        names = names_for(host, arguments.allow_host)
+        if names is None and arguments.allow_host:
+            raise UserError(f"--allow-host: {host} is not loopback, where every name is answered; leave it out")
+        folders = zip(arguments.folders, names_of(arguments.folders), strict=True)
+        served = [open_model(folder, name, arguments.engine) for folder, name in folders]
         limits = Limits(
             body=arguments.max_body,
             history=arguments.max_history,
             k=arguments.max_k,
             concurrency=arguments.concurrency,
         )
-        settings = Settings(limits, arguments.batch_ms / 1000, arguments.max_batch, token)
+        settings = Settings(limits, arguments.batch_ms / 1000, arguments.max_batch, token, names)
         app = create_app(Models(served), settings)
         for each in served:
             log.info(f"{each.name}: {each.recommender!r}")
-        host, port = listening.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         settle()
         make_server(app, lambda: log.info(f"serving at {address}")).run(sockets=[listening])

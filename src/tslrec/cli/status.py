@@ -13,7 +13,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from tslrec.cli.audit import refuse_no_place
+from tslrec.reports import json_file
 
 SUMMARY = "list the stage results in an artifacts folder, with state and size"
 
@@ -32,14 +32,14 @@ def run(arguments: argparse.Namespace) -> None:
         UserError: if the folder does not exist.
     """
     if arguments.json is not None:
-        refuse_no_place(arguments.json)
+        json_file.refuse_no_place(arguments.json)
     from rich.console import Console
 
     from tslrec.pipeline.inventory import inventory
     from tslrec.reports.inventory_view import print_inventory
-    from tslrec.system.files import write_json
 
     entries = inventory(arguments.folder, check_files=arguments.check)
     if arguments.json is not None:
-        write_json(arguments.json, [{**asdict(each), "folders": [str(f) for f in each.folders]} for each in entries])
+        listed = [{**asdict(each), "folders": list(map(str, each.folders))} for each in entries]
+        json_file.write(arguments.json, listed)
     print_inventory(entries, Console())

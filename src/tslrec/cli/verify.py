@@ -33,10 +33,11 @@ def run(arguments: argparse.Namespace) -> None:
     """
     from tslrec.serving.loading import load
     from tslrec.serving.run_folder import open_run
-    from tslrec.serving.verification import verify_ranks
+    from tslrec.serving.verification import require_same_result, verify_ranks
 
     recorded = open_run(arguments.run or arguments.model, arguments.method)
     recommender = load(arguments.model, method=arguments.method, engine=arguments.engine)
+    require_same_result(recommender.facts, recorded.facts(), arguments.model)
     batch_size = recorded.config.training.eval_batch_size
     compared = verify_ranks(recommender.engine, recorded.interactions(), recorded.last[1], batch_size)
     for each in compared:

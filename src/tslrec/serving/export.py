@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,8 +19,9 @@ from tslrec.serving.model_card import model_card
 from tslrec.serving.run_folder import FinishedRun, catalogue_of
 from tslrec.settings.choices import MODEL_KEYS
 from tslrec.stages.restored import ListGenerator, Restored
+from tslrec.system.disk_errors import disk_fault
 from tslrec.system.errors import UserError
-from tslrec.system.files import describe, list_files, sync, sync_tree, write_json, write_text
+from tslrec.system.files import describe, left_over, list_files, name_aside, sync, sync_tree, write_json, write_text
 
 Extra = Callable[[Path, dict[str, Any], Restored], None]
 """Adds files (an ONNX graph, an index) to a folder in the making, and facts to its `recommender.json`."""
@@ -37,10 +40,9 @@ def export(run: FinishedRun, to: Path, *, titles: Path | None = None, extras: Se
         The content of `recommender.json`.
 
     Raises:
-        UserError: if the folder exists, or the method needs its language model for each request.
+        UserError: if the folder exists or cannot be made, or the method needs its language model for each request.
     """
-    if to.exists():
-        raise UserError(f"{to}: exists already; name a new folder, or delete it")
+    refuse_existing(to)
     interactions = run.interactions()
     restored = run.restore(interactions)
     if run.members and not isinstance(restored, ListGenerator) and restored.backbone is None:
@@ -54,10 +56,7 @@ def export(run: FinishedRun, to: Path, *, titles: Path | None = None, extras: Se
             f"{run.folder}: {run.result['method']} {reason}, so there is nothing smaller to export; use the run itself"
         )
     catalogue = catalogue_of(run, interactions, titles)
-    aside = to.with_name(f".{to.name}.writing")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
+    with folder_aside(to) as aside:
         write_weights(restored, aside)
         catalogue.items.write_parquet(aside / ITEMS)
         facts = {
@@ -78,12 +77,47 @@ def export(run: FinishedRun, to: Path, *, titles: Path | None = None, extras: Se
         write_text(aside / CARD, model_card(facts, catalogue))
         facts["files"] = {name: describe(aside / name) for name in list_files(aside)}
         write_json(aside / FACTS, facts)
+    return facts
+
+
+def refuse_existing(to: Path) -> None:
+    """Refuses the name of a folder that is there already, as anything.
+
+    Raises:
+        UserError: if it is.
+    """
+    if to.name in ("", "..") or os.path.lexists(to):
+        raise UserError(f"{to}: exists already; name a new folder, or delete it")
+
+
+@contextmanager
+def folder_aside(to: Path) -> Iterator[Path]:
+    """Yields a new folder beside `to`; at the end it is synced and renamed to `to`, or removed after an error.
+
+    What killed processes left of the same folder is removed.
+
+    Raises:
+        UserError: if the disk is full, or the folder cannot be made there.
+    """
+    aside = name_aside(to.with_name(f".{to.name}"))
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        for left in left_over(to.with_name(f".{to.name}")):
+            shutil.rmtree(left)
+        aside.mkdir()
+        yield aside
         sync_tree(aside)
+        refuse_existing(to)
         aside.rename(to)
         sync(to.parent)
+    except UserError:
+        raise
+    except Exception as error:
+        if (fault := disk_fault(error, to, "make space, or name another folder")) is None:
+            raise
+        raise fault from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return facts
 
 
 def backbone_section(run: FinishedRun) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
     """Reads `recommender.json`, and checks that every file has the size and sha256 that it names.
 
     Raises:
-        UserError: if the folder has another format, or a file is missing, damaged or outside of the folder.
+        UserError: if the folder has another format, or a file is not named, missing, damaged or outside of the folder.
     """
     path = folder / FACTS
     try:
@@ -60,6 +60,10 @@ def read_facts(folder: Path) -> dict[str, Any]:
     if version != FORMAT:
         raise UserError(f"{path}: format {version}, but this version of tslrec reads {FORMAT}; export again")
     check_files(folder, files)
+    if missing := [name for name in (ITEMS, ITEM_TABLE, ENCODER) if name not in files]:
+        raise UserError(f"{path}: does not name {missing[0]} among its files; export again")
+    if not isinstance(facts.get("backbone"), dict) or not isinstance(facts.get("max_len"), int):
+        raise UserError(f"{path}: does not say which backbone it is, and of which length; export again")
     return facts
 
 

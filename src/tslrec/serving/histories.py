@@ -5,6 +5,7 @@ Shapes: U users, N items of all histories, B users of a batch, L positions, S (u
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,9 +107,9 @@ def encode(given: HistoriesLike, catalogue: Catalogue, *, unknown_items: str) ->
     if isinstance(given, pl.DataFrame):
         return of_frame(given, catalogue, unknown_items=unknown_items)
     if hasattr(given, "columns") and hasattr(given, "to_dict"):
-        return of_frame(of_pandas(given), catalogue, unknown_items=unknown_items)
+        return of_pandas(given, catalogue, unknown_items=unknown_items)
     if isinstance(given, Mapping):
-        return of_lists(list(given.values()), pl.Series(list(given)), catalogue, unknown_items=unknown_items)
+        return of_lists(list(given.values()), labels_of(list(given)), catalogue, unknown_items=unknown_items)
     if isinstance(given, Sequence):
         users = pl.Series(range(len(given)), dtype=pl.Int64)
         return of_lists(given, users, catalogue, unknown_items=unknown_items)
@@ -127,9 +128,40 @@ def read_histories(path: Path) -> pl.DataFrame:
         raise UserError(f"{path}: is not readable Parquet ({str(error).splitlines()[0]}); write it again") from error
 
 
-def of_pandas(frame: Any) -> pl.DataFrame:
-    """A pandas frame as a polars frame, without pyarrow."""
-    return pl.DataFrame({str(name): frame[name].tolist() for name in frame.columns})
+def of_pandas(frame: Any, catalogue: Catalogue, *, unknown_items: str) -> Histories:
+    """Histories from a pandas frame, without pyarrow: see `encode`."""
+    require_columns([str(name) for name in frame.columns])
+    users = labels_of(frame["user"].tolist())
+    if "items" in frame.columns:
+        lists = [[] if missing(each) else each for each in frame["items"].tolist()]
+        return of_lists(lists, users, catalogue, unknown_items=unknown_items)
+    rows = pl.DataFrame({"user": users, "item": labels_of(frame["item"].tolist())})
+    return of_frame(rows, catalogue, unknown_items=unknown_items)
+
+
+def require_columns(names: Sequence[str]) -> None:
+    """Refuses a frame without the columns of histories.
+
+    Raises:
+        UserError: with the columns that it has.
+    """
+    if "user" not in names or not {"item", "items"} & set(names):
+        raise UserError(
+            f"histories: has the columns {', '.join(names)}; name them user and items (lists) or user and item"
+        )
+
+
+def labels_of(values: list[Any]) -> pl.Series:
+    """Users or raw ids as a series; text and integers together become text, and a missing value is null."""
+    try:
+        return pl.Series([None if missing(each) else each for each in values])
+    except TypeError:
+        return as_texts(values, "histories")
+
+
+def missing(value: Any) -> bool:
+    """Whether a value is null, or NaN as pandas writes it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def of_lists(
@@ -146,17 +178,15 @@ def of_lists(
 
 def of_frame(frame: pl.DataFrame, catalogue: Catalogue, *, unknown_items: str) -> Histories:
     """Histories from a frame: see `encode`."""
-    if "user" not in frame.columns or not {"item", "items"} & set(frame.columns):
-        raise UserError(
-            f"histories: has the columns {', '.join(frame.columns)}; name them user and items (lists) or user and item"
-        )
-    if frame["user"].null_count():
-        raise UserError("histories: a user is null; name every user")
+    require_columns(frame.columns)
     if "items" in frame.columns:
-        if not isinstance(frame["items"].dtype, pl.List | pl.Array):
-            raise UserError(f"histories: the column items holds {frame['items'].dtype}, not lists of raw ids")
-        counts = frame["items"].list.len().fill_null(0).cast(pl.Int64).to_numpy()
-        flat = frame["items"].filter(pl.Series(counts > 0)).explode()
+        lists = frame["items"]
+        if isinstance(lists.dtype, pl.Array):
+            lists = lists.arr.to_list()
+        if not isinstance(lists.dtype, pl.List):
+            raise UserError(f"histories: the column items holds {lists.dtype}, not lists of raw ids")
+        counts = lists.list.len().fill_null(0).cast(pl.Int64).to_numpy()
+        flat = lists.filter(pl.Series(counts > 0)).explode()
         texts = as_texts(flat, "histories")
         return of_flat(texts, counts, frame["user"], catalogue, unknown_items=unknown_items)
     grouped = frame.group_by("user", maintain_order=True).agg(pl.col("item").alias("items"))
@@ -175,6 +205,8 @@ def of_flat(texts: pl.Series, counts: Ids, users: pl.Series, catalogue: Catalogu
     """
     if unknown_items not in UNKNOWN_ITEMS:
         raise UserError(f"unknown_items={unknown_items}: must be {' or '.join(UNKNOWN_ITEMS)}")
+    if users.null_count() or (users.dtype.is_float() and users.is_nan().any()):
+        raise UserError("histories: a user is null; name every user")
     items = catalogue.find(texts)
     known = items != UNKNOWN
     dropped = int(len(items) - known.sum())

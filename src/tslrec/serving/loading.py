@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tslrec.serving.catalogue import Catalogue
 from tslrec.serving.engine import Engine
 from tslrec.serving.folder import INDEX, ONNX, is_export, read_catalogue, read_facts
 from tslrec.serving.recommender import LIST_LENGTH, Recommender
+from tslrec.serving.titles import with_titles
 from tslrec.system.errors import UserError
 from tslrec.system.optional_packages import installed, require
 
@@ -22,12 +24,12 @@ def load(
 
     Args:
         path: the folder; of a run, `artifacts/runs/NAME`, or the artifacts folder with a single run.
-        method: which method of a run that compared several; None: the run's own.
+        method: which method of a run that compared several; None: the run's own. An export has one.
         engine: `pytorch`; `onnxruntime` (of a folder that was exported with `--onnx`) or `onnxruntime-int8`
             (`--int8`); `auto`: PyTorch if it is installed, else onnxruntime; `hnsw`: as `auto`, but the items are found
             in an HNSW graph (the folder's, of `--index`, else built now), which misses a few; `flat`: as `auto`, with
             faiss's exact index.
-        titles: of a run, a CSV or Parquet file with the columns `item_id` and `title`; None: `data.titles` of the run.
+        titles: a CSV or Parquet file with the columns `item_id` and `title`; None: the titles that the folder has.
 
     Raises:
         UserError: if it is no such folder, a file is damaged, or the engine is not installed.
@@ -38,7 +40,7 @@ def load(
     if not path.is_dir():
         raise UserError(f"{path}: there is no such folder; name a finished run or a folder of tslrec export")
     if is_export(path):
-        return load_export(path, engine)
+        return load_export(path, engine, method=method, titles=None if titles is None else Path(titles))
     if engine.startswith("onnxruntime"):
         option = "--int8" if engine == "onnxruntime-int8" else "--onnx"
         raise UserError(f"{path}: a run has no ONNX graph; export it with tslrec export {path} --to FOLDER {option}")
@@ -68,13 +70,15 @@ def load(
     return Recommender(found, catalogue_of(run, interactions, named), facts)
 
 
-def load_export(folder: Path, engine: str) -> Recommender:
-    """Loads an exported folder.
+def load_export(folder: Path, engine: str, *, method: str | None, titles: Path | None) -> Recommender:
+    """Loads an exported folder; the arguments are those of `load`.
 
     Raises:
-        UserError: if a file is damaged, or the engine is not installed.
+        UserError: if a file is damaged, the folder has another method, or the engine is not installed.
     """
     facts = read_facts(folder)
+    if method is not None and method != facts.get("method"):
+        raise UserError(f"{folder}: an export of the method {facts.get('method')}; name the run to load {method}")
     inner = engine
     if engine in ("auto", *INDEXES):
         inner = "pytorch" if installed("torch") or not (folder / ONNX).is_file() else "onnxruntime"
@@ -90,7 +94,13 @@ def load_export(folder: Path, engine: str) -> Recommender:
 
         found = load_onnx(folder, facts, int8=inner == "onnxruntime-int8")
     graph = folder / INDEX if INDEX in facts["files"] else None
-    return Recommender(with_index(engine, found, graph), read_catalogue(folder), facts)
+    catalogue = read_catalogue(folder)
+    if titles is not None:
+        from tslrec.data.titles_file import first_titles, read_titles_file
+
+        rows = first_titles(read_titles_file(titles, "--titles FILE"))
+        catalogue = Catalogue(with_titles(catalogue.items, rows))
+    return Recommender(with_index(engine, found, graph), catalogue, facts)
 
 
 def with_index(engine: str, inner: Engine, graph: Path | None) -> Engine:

@@ -15,6 +15,7 @@ import polars as pl
 from tslrec.serving.catalogue import Catalogue
 from tslrec.serving.engine import Engine, Floats, Ids
 from tslrec.serving.histories import Histories, HistoriesLike, encode
+from tslrec.serving.nearest import nearest
 from tslrec.system.errors import UserError
 
 BATCH_SIZE = 512
@@ -155,17 +156,14 @@ class Recommender:
         self.check_length(k)
         rows = self.catalogue.require(items, "items")
         candidates_C = self.candidates(only, without)
-        candidates_C = np.arange(1, self.catalogue.num_items + 1) if candidates_C is None else candidates_C
-        unit_IE = self.unit_vectors
-        cosines = unit_IE[rows] @ unit_IE[candidates_C].T
-        cosines[rows[:, None] == candidates_C] = -np.inf
-        order = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
+        length = min(k, self.catalogue.num_items if candidates_C is None else len(candidates_C))
+        found_NK, cosines_NK = nearest(self.unit_vectors, rows, candidates_C, length)
         found = pl.DataFrame(
             {
-                "item": self.catalogue.raw_ids.gather(np.repeat(rows, order.shape[1])),
-                "similar": self.catalogue.raw_ids.gather(candidates_C[order].ravel()),
-                "cosine": np.take_along_axis(cosines, order, axis=1).ravel(),
-                "rank": np.tile(np.arange(1, order.shape[1] + 1, dtype=np.int32), len(rows)),
+                "item": self.catalogue.raw_ids.gather(np.repeat(rows, length)),
+                "similar": self.catalogue.raw_ids.gather(found_NK.ravel()),
+                "cosine": cosines_NK.ravel(),
+                "rank": np.tile(np.arange(1, length + 1, dtype=np.int32), len(rows)),
             }
         )
         return found.filter(pl.col("cosine") > -np.inf)

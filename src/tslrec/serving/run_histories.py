@@ -27,5 +27,5 @@ def histories_of(interactions: Interactions, users_U: Ids | None = None, *, leav
     lengths_U = np.maximum(interactions.offsets[users + 1] - begins_U - leave_out, 0)
     offsets = np.concatenate([[0], np.cumsum(lengths_U)]).astype(np.int64)
     source = np.arange(offsets[-1]) + np.repeat(begins_U - offsets[:-1], lengths_U)
-    raw_ids = pl.Series("user", interactions.ids.users, dtype=pl.String).gather(users)
+    raw_ids = pl.Series("user", [interactions.ids.users[user] for user in users], dtype=pl.String)
     return Histories(raw_ids, interactions.items[source].astype(np.int64), offsets, rows=users)

@@ -5,8 +5,10 @@ Shapes: T tested users, B users of a batch, S (user, item) pairs of histories.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,6 +49,24 @@ class Comparison:
     users: int
     equal: int
     metrics: dict[str, float]
+
+
+def require_same_result(facts: Mapping[str, Any], recorded: Mapping[str, Any], where: Path) -> None:
+    """Refuses a recommender that is not of the run's own results: its ranks would say nothing about the run.
+
+    Args:
+        facts: the recommender's.
+        recorded: `FinishedRun.facts` of the run that it is compared with.
+        where: the recommender's folder, for the message.
+
+    Raises:
+        UserError: naming the run that the recommender is of.
+    """
+    if any(facts.get(name) != recorded[name] for name in ("keys", "data_key")):
+        raise UserError(
+            f"{where}: made from {facts.get('method')} of the run {facts.get('run')}, and not from "
+            f"{recorded['method']} of {recorded['run']}; give --run that run, and --method that method"
+        )
 
 
 def verify_ranks(engine: Engine, interactions: Interactions, recorded: Path, batch_size: int) -> list[Comparison]:

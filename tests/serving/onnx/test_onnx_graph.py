@@ -23,7 +23,7 @@ from support.random_recommenders import (
 )
 from tslrec.models.backbones.base import Backbone
 from tslrec.models.item_embedding import FixedTable
-from tslrec.serving.engine import Batch, Ids
+from tslrec.serving.engine import Batch, Floats, Ids
 from tslrec.serving.onnx.encoder import encoder_graph
 from tslrec.serving.onnx.engine import OnnxEngine
 from tslrec.serving.onnx.graph import recommender_graph
@@ -140,6 +140,27 @@ def test_of_equal_scores_the_lower_item_is_first() -> None:
     batch = Batch(np.array([[5, 6]]), np.array([2]), np.array([0, 0]), np.array([1, 4]))
     assert engine.best_items(batch, 5, None)[0].tolist() == [[2, 3, 5, 6, 7]]
     assert engine.best_items(batch, 3, np.array([4, 100, 200]))[0].tolist() == [[100, 200, 0]]
+
+
+def test_a_long_history_that_repeats_its_items_takes_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = engines("sasrec")[1]
+    given = random_batch(5, 3, seen=4)
+    times = 10_000
+    repeated = given._replace(
+        seen_rows_S=np.repeat(given.seen_rows_S, times), seen_items_S=np.repeat(given.seen_items_S, times)
+    )
+    expected = engine.best_items(given, 10, None)
+    widths: list[int] = []
+    run = engine.run
+
+    def measured(items_NL: Ids, seen_NS: Ids, candidates_C: Ids, length: int) -> tuple[Ids, Floats, Floats]:
+        widths.append(seen_NS.shape[1])
+        return run(items_NL, seen_NS, candidates_C, length)
+
+    monkeypatch.setattr(engine, "run", measured)
+    for found, wanted in zip(engine.best_items(repeated, 10, None), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    assert max(widths) <= 4
 
 
 def test_candidates_may_come_in_any_order() -> None:

@@ -9,10 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
 from support.small_server import NUM_ITEMS, running_server, small_model
 from tslrec.serving.server.app import Settings
 from tslrec.serving.server.limits import Limits
+from tslrec.serving.server.schemas import RecommendRequest
 
 BODY_LIMIT = 200_000
 
@@ -173,3 +175,21 @@ def test_what_is_no_http_is_refused(client: httpx.Client) -> None:
         status, content = answer_to(connection)
         assert status == 400
         assert list(content) == ["error"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "most"),
+    [
+        # Both forms of a raw id are wrong.
+        ({"histories": [[{}] * 1000] * 1000}, 2),
+        ({"histories": [0] * 100_000}, 1),
+        ({"histories": [["7"]], "without": [None] * 100_000}, 2),
+        ({"histories": [["7"]], **{f"name{number}": 1 for number in range(10_000)}}, 1),
+    ],
+    ids=["raw ids", "histories", "without", "names"],
+)
+def test_one_fault_is_reported_of_many(asked: dict[str, Any], most: int) -> None:
+    """To collect all of them would take seconds, in which nobody else is answered."""
+    with pytest.raises(ValidationError) as refused:
+        RecommendRequest.model_validate(asked)
+    assert refused.value.error_count() <= most

@@ -89,7 +89,7 @@ def test_rank_0_computes_a_shard_once_the_process_that_held_it_is_killed(histori
     shutil.rmtree(folder / "shard-00003")
     (holder,) = start_together("holder.py", str(folder), processes=1)
     with holder:
-        wait_until((folder / "held").exists, "the other process holds shard 3", holder)
+        wait_until((folder / ".held").exists, "the other process holds shard 3", holder)
         source = open_histories(histories)
         # As another rank: it does not wait for the shard that is being computed.
         arguments = (make_recommender(), source, REQUEST, tmp_path / "recs.parquet")

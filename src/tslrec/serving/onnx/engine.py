@@ -20,7 +20,7 @@ from tslrec.system.errors import UserError
 from tslrec.system.safetensors_io import load_arrays
 
 BLOCK_BYTES = 64 * 2**20
-"""Bytes of scores that are held at a time."""
+"""Bytes of scores and of seen items that are held at a time."""
 NO_ITEMS = np.empty(0, dtype=np.int64)
 TABLE_FILES = (ITEM_TABLE, ENCODER, OUTPUT_TABLE)
 """Files that may hold the table that scores the items."""
@@ -61,10 +61,15 @@ class OnnxEngine:
         size = len(batch.items_BL)
         ids_BK = np.empty((size, length), dtype=np.int64)
         scores_BK = np.empty((size, length), dtype=np.float32)
-        seen_BS = padded_rows(batch.seen_rows_S, batch.seen_items_S, size)
+        # A history may name an item many times; the graph need not.
+        pairs_S = np.unique(batch.seen_rows_S * (self.num_items + 1) + batch.seen_items_S)
+        rows_S, items_S = np.divmod(pairs_S, self.num_items + 1)
         candidates_C = NO_ITEMS if candidates_C is None else candidates_C
-        for rows in blocks(size, max(1, BLOCK_BYTES // (4 * (self.num_items + 1)))):
-            ids_BK[rows], scores_BK[rows], _ = self.run(batch.items_BL[rows], seen_BS[rows], candidates_C, length)
+        longest = int(np.bincount(rows_S).max(initial=0))
+        for rows in blocks(size, max(1, BLOCK_BYTES // (4 * (self.num_items + 1) + 8 * longest))):
+            inside = slice(*np.searchsorted(rows_S, (rows.start, rows.stop)))
+            seen_NS = padded_rows(rows_S[inside] - rows.start, items_S[inside], rows.stop - rows.start)
+            ids_BK[rows], scores_BK[rows], _ = self.run(batch.items_BL[rows], seen_NS, candidates_C, length)
         return ids_BK, scores_BK
 
     def scores(self, batch: Batch, candidates_C: Ids) -> Floats:

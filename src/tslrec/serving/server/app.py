@@ -19,6 +19,7 @@ from tslrec.serving.server.description import describe_limits
 from tslrec.serving.server.errors import add_error_answers
 from tslrec.serving.server.guard import Guard
 from tslrec.serving.server.headers import SafeHeaders
+from tslrec.serving.server.hosts import KnownHosts
 from tslrec.serving.server.limits import Limits
 from tslrec.serving.server.measuring import CONTENT_TYPE, Measured, Measures
 from tslrec.serving.server.models import Models
@@ -45,6 +46,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         404: "no such model",
         408: "a body that came too slowly",
         413: "a body that is too large",
+        421: "a request for another host",
         422: "a request that cannot be answered",
         503: "too many requests at a time; try again after `Retry-After` seconds",
     }.items()
@@ -61,12 +63,14 @@ class Settings:
         batch_seconds: see `Batcher`.
         max_batch: see `Batcher`.
         reload_token: allows `/reload`; None: the path does not exist.
+        names: that requests may give as the server's; None: any.
     """
 
     limits: Limits = field(default_factory=Limits)
     batch_seconds: float = 0.0
     max_batch: int = 64
     reload_token: str | None = None
+    names: frozenset[str] | None = None
 
 
 def create_app(models: Models, settings: Settings) -> FastAPI:
@@ -150,6 +154,7 @@ def create_app(models: Models, settings: Settings) -> FastAPI:
     app.include_router(static.router)
     paths = frozenset({*static.PAGE_FILES, "/docs", "/openapi.json", *app.openapi()["paths"]})
     describe_limits(app.openapi(), limits)
+    app.add_middleware(KnownHosts, names=settings.names)
     app.add_middleware(Guard, limits=limits)
     app.add_middleware(SafeHeaders)
     app.add_middleware(Measured, measures=measures, paths=paths)

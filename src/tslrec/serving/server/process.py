@@ -57,7 +57,7 @@ def listen(host: str, port: int) -> socket.socket:
         except OSError:
             listening.close()
             raise
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{host}:{port}: cannot listen there ({reason}); choose another --port or --host") from error
     listening.setblocking(False)

@@ -17,6 +17,8 @@ from tslrec.system.errors import UserError
 TOKEN_VARIABLE = "TSLREC_RELOAD_TOKEN"
 SHORTEST_TOKEN = 16
 """Characters; a shorter token could be guessed."""
+LONGEST_NAME = 100
+"""Characters of a folder's name."""
 
 
 def read_token(path: Path | None) -> str | None:
@@ -108,6 +110,6 @@ def beside(folder: Path, name: str) -> Path:
     Raises:
         UserError: if it is no plain name.
     """
-    if name in ("", ".", "..") or any(mark in name for mark in ("/", "\\", "\0")):
+    if name in ("", ".", "..") or len(name) > LONGEST_NAME or any(mark in name for mark in ("/", "\\", "\0")):
         raise UserError(f"folder: {name!r} is not the name of a folder beside the served one; give a name, not a path")
     return folder.with_name(name)

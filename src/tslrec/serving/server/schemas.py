@@ -7,10 +7,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, StringConstraints, model_validator
 
 RawId = Annotated[StrictStr, StringConstraints(max_length=500)] | StrictInt
 """A raw id: text, or an integer that stands for its digits."""
+
+RawIds = Annotated[list[RawId], Field(fail_fast=True)]
+"""Raw ids, of which the first wrong one is reported: to collect the errors of a whole body would take seconds."""
+
+RawIdLists = Annotated[list[RawIds], Field(fail_fast=True)]
+"""Lists of raw ids; here, too, the first wrong one is reported."""
 
 
 class Asked(BaseModel):
@@ -18,15 +24,24 @@ class Asked(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def with_one_unknown_name(cls, given: Any) -> Any:
+        """Leaves one of the unknown names, which is then refused, for the same reason."""
+        if not isinstance(given, dict):
+            return given
+        unknown = [name for name in given if name not in cls.model_fields][:1]
+        return {name: given[name] for name in (*cls.model_fields, *unknown) if name in given}
+
 
 class RecommendRequest(Asked):
     """Histories, and which items are wanted."""
 
-    histories: list[list[RawId]] = Field(description="raw ids of each user, oldest first", examples=[[["7", "12"]]])
+    histories: RawIdLists = Field(description="raw ids of each user, oldest first", examples=[[["7", "12"]]])
     k: int = Field(default=10, ge=1, description="length of the lists, at most the number of items")
     filter_seen: bool = Field(default=True, description="leave out the items of the history")
-    only: list[RawId] | None = Field(default=None, description="raw ids that alone may be recommended")
-    without: list[RawId] | None = Field(default=None, description="raw ids that must not be recommended")
+    only: RawIds | None = Field(default=None, description="raw ids that alone may be recommended")
+    without: RawIds | None = Field(default=None, description="raw ids that must not be recommended")
     unknown_items: Literal["drop", "refuse"] = Field(default="drop", description="ids that the catalogue lacks")
     cold: Literal["popular", "refuse", "skip"] = Field(default="popular", description="users without a known item")
     model: str | None = Field(default=None, description="which model answers; null: the first one")
@@ -35,10 +50,10 @@ class RecommendRequest(Asked):
 class SimilarRequest(Asked):
     """Items whose neighbours are wanted."""
 
-    items: list[RawId] = Field(description="raw ids", examples=[["7"]])
+    items: RawIds = Field(description="raw ids", examples=[["7"]])
     k: int = Field(default=10, ge=1, description="length of the lists, at most the number of items")
-    only: list[RawId] | None = Field(default=None, description="raw ids that alone may be listed")
-    without: list[RawId] | None = Field(default=None, description="raw ids that must not be listed")
+    only: RawIds | None = Field(default=None, description="raw ids that alone may be listed")
+    without: RawIds | None = Field(default=None, description="raw ids that must not be listed")
     model: str | None = Field(default=None, description="which model answers; null: the first one")
 
 

@@ -112,5 +112,7 @@ def json_lines(path: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def is_id(value: Any) -> bool:
-    """Whether a value of JSON can be a raw id."""
-    return isinstance(value, str | int) and not isinstance(value, bool)
+    """Whether a value of JSON can be a raw id: an integer, or text that is valid Unicode."""
+    if isinstance(value, str):
+        return value.isascii() or not any("\ud800" <= each <= "\udfff" for each in value)
+    return isinstance(value, int) and not isinstance(value, bool)

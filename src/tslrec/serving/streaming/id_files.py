@@ -49,6 +49,8 @@ def read_users(path: Path) -> list[str]:
         raise UserError(f"{path}: not readable ({str(error).splitlines()[0]}); write it again") from error
     if "user" not in frame.columns:
         raise UserError(f"{path}: has the columns {', '.join(frame.columns)}; a column user is needed")
+    if frame["user"].dtype.is_nested():
+        raise UserError(f"{path}: the column user holds {frame['user'].dtype}; give one id a row")
     users = frame["user"].cast(pl.String).drop_nulls().to_list()
     if not users:
         raise UserError(f"{path}: names no user; give a row for each")

@@ -7,6 +7,7 @@ shard-00007/  a finished shard: recommendations.parquet and its manifest
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -14,10 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tslrec.serving.streaming.plan import PLAN, Plan, read_plan
-from tslrec.system.files import write_json
+from tslrec.system.errors import UserError
+from tslrec.system.files import is_being_written, left_over, write_json
 from tslrec.system.manifests import POLL_SECONDS
 from tslrec.system.shard_locks import ShardLocks
-from tslrec.system.shares import CLAIMS, Shares
+from tslrec.system.shares import CLAIMS, SHARD, Shares
 
 ROWS = "recommendations.parquet"
 """The recommendations of one shard, in its folder."""
@@ -64,18 +66,23 @@ class Parts(Shares):
             The shards; None if the file was finished first.
 
         Raises:
-            UserError: if the earlier run made its shards from something else.
+            UserError: if the earlier run made its shards from something else, or the folder is of something else.
         """
+        refuse_another_folder(folder)
         with alone(folder):
             begun = read_plan(folder)
             if begun is not None:
                 begun.require_match(plan, folder / PLAN)
             if not unfinished():
                 # Rank 0 has deleted the folder and `alone` has made it again, or rank 0 was killed before it could.
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_parts(folder)
                 return None
             if begun is None:
-                write_json(folder / PLAN, plan.as_json())
+                try:
+                    write_json(folder / PLAN, plan.as_json())
+                except OSError:
+                    remove_parts(folder)
+                    raise
                 return cls(folder, plan)
             parts = cls(folder, begun)
             if first:
@@ -86,6 +93,52 @@ class Parts(Shares):
     def files(self) -> list[Path]:
         """The recommendations of all shards, in order."""
         return [self.path(number) / ROWS for number in range(self.num_shards)]
+
+    def forget_if_empty(self) -> None:
+        """Deletes the folder if no shard is finished and nobody computes one: a corrected command begins anew."""
+        try:
+            locks = ShardLocks(self.folder / CLAIMS)
+        except FileNotFoundError:
+            return
+        with locks:
+            if len(self.missing) == self.num_shards and all(map(locks.try_acquire, range(self.num_shards))):
+                remove_parts(self.folder)
+
+
+def refuse_another_folder(folder: Path) -> None:
+    """Refuses a folder of the parts' name that holds something else: what is in it would be deleted at the end.
+
+    Raises:
+        UserError: if it does.
+    """
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        names = [folder.name]
+    if not all(map(is_a_part, names)):
+        raise UserError(f"{folder}: is not what an unfinished file of recommendations leaves; move it, or name another")
+
+
+def is_a_part(name: str) -> bool:
+    """Whether a name is one of those that are in a folder of parts."""
+    # A network file system keeps a deleted file that is still open, under a hidden name.
+    return name in (PLAN, CLAIMS) or name.startswith((SHARD, ".")) or is_being_written(name, PLAN)
+
+
+def remove_parts(folder: Path) -> None:
+    """Deletes the parts as far as it can, the plan last; a folder that holds anything else stays with that."""
+    for shard in (*folder.glob(f"{SHARD}*"), *folder.glob(f".{SHARD}*")):
+        shutil.rmtree(shard, ignore_errors=True)
+    if any(folder.glob(f"{SHARD}*")):
+        return
+    with contextlib.suppress(OSError):
+        for path in left_over(folder / PLAN):
+            path.unlink()
+        for name in (CLAIMS, PLAN):
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
 
 
 @contextmanager

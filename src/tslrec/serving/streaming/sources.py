@@ -1,6 +1,6 @@
 """Where histories come from, a range of users at a time.
 
-Shapes: U users of the source, R users of a range.
+Shapes: U users of the source.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy as np
 import polars as pl
 
 from tslrec.data.interactions import Interactions
-from tslrec.data.windows import index_in_group
 from tslrec.serving.catalogue import Catalogue
 from tslrec.serving.engine import Ids
 from tslrec.serving.histories import Histories, encode
+from tslrec.serving.run_histories import histories_of
 from tslrec.system.errors import UserError
 from tslrec.system.files import describe
 
@@ -117,9 +117,4 @@ class DatasetUsers:
 
     def read(self, users: slice, catalogue: Catalogue, unknown_items: str) -> Histories:
         """See `HistorySource`; the data set's items are the catalogue's, so that none is unknown."""
-        rows_R, given = self.rows_U[users], self.interactions
-        begins_R = given.offsets[rows_R]
-        counts_R = np.maximum(given.offsets[rows_R + 1] - begins_R - self.leave_out, 0)
-        items = given.items[index_in_group(counts_R) + np.repeat(begins_R, counts_R)].astype(np.int64)
-        labels = pl.Series("user", [given.ids.users[row] for row in rows_R], dtype=pl.String)
-        return Histories(labels, items, np.concatenate([[0], np.cumsum(counts_R)]).astype(np.int64))
+        return histories_of(self.interactions, self.rows_U[users], leave_out=self.leave_out)

@@ -7,7 +7,6 @@ the shard that it was computing; the same command resumes with the finished ones
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +16,13 @@ import numpy as np
 import polars as pl
 
 from tslrec.serving.recommender import Recommender
-from tslrec.serving.streaming.parts import ROWS, Parts, alone, parts_folder
+from tslrec.serving.streaming.parts import ROWS, Parts, alone, parts_folder, remove_parts
 from tslrec.serving.streaming.plan import Plan, Request
 from tslrec.serving.streaming.result_files import join
 from tslrec.serving.streaming.sources import HistorySource
 from tslrec.system.disk_errors import disk_fault
 from tslrec.system.errors import UserError
 from tslrec.system.meter import peak_memory_gib
-from tslrec.system.shares import SHARD
 
 log = logging.getLogger(__name__)
 
@@ -111,11 +109,7 @@ def recommend_to_file(
     """
     try:
         return fill_and_join(recommender, source, request, out, shard_size=shard_size, first=first, progress=progress)
-    except UserError:
-        forget_if_empty(parts_folder(out))
-        raise
     except (OSError, pl.exceptions.PolarsError) as error:
-        forget_if_empty(parts_folder(out))
         if (fault := disk_fault(error, out, REMEDY)) is None:
             raise
         raise fault from error
@@ -150,7 +144,11 @@ def fill_and_join(
         frame.write_parquet(aside / ROWS)
         return {**vars(totals), "peak_memory_gib": peak_memory_gib()}
 
-    parts.fill(produce, unfinished=unfinished, wait_for_others=first)
+    try:
+        parts.fill(produce, unfinished=unfinished, wait_for_others=first)
+    except (UserError, OSError, pl.exceptions.PolarsError):
+        parts.forget_if_empty()
+        raise
     if not first:
         return None
     with alone(folder):
@@ -160,14 +158,8 @@ def fill_and_join(
         totals = sum((totals_of(parts, number) for number in range(parts.num_shards)), start=Totals())
         join(parts.files, out)
     # What cannot be deleted now, the next command with this file deletes.
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_parts(folder)
     return totals
-
-
-def forget_if_empty(folder: Path) -> None:
-    """Deletes the folder of a file of which no shard is finished: a command that is corrected begins anew."""
-    if folder.is_dir() and not any(folder.glob(f"{SHARD}*")):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def totals_of(parts: Parts, number: int) -> Totals:
