@@ -93,6 +93,12 @@ def test_buffers_keep_their_precision_where_all_weights_are_rounded(tmp_path: Pa
     torch.testing.assert_close(frequencies, exact, rtol=0, atol=0)
 
 
+def test_buffers_have_64_bits_where_all_weights_have(tmp_path: Path) -> None:
+    _, module, _ = train(tmp_path / "run", "float32", "64-true", max_epochs=1)
+    for numbers in (module.parameters(), module.buffers()):
+        assert {each.dtype for each in numbers if each.is_floating_point()} == {torch.float64}
+
+
 def loss_and_gradients(dtype: str) -> tuple[Tensor, dict[str, Tensor]]:
     """Of the same weights, up to rounding the frozen ones."""
     model = make_model(dtype=dtype)

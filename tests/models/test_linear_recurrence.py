@@ -111,3 +111,20 @@ def test_half_precision_inputs_are_computed_in_the_precision_of_the_decay() -> N
         assert torch.equal(states_by_doubling(half, decay.to(dtype), 15, None), expected)
         by_step = states_by_steps(half.flatten(0, 1)[order.places_T], decay.to(dtype), order.counts)
         assert by_step.dtype == dtype
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_decay_of_half_precision_is_computed_in_float32(form: str) -> None:
+    inputs, decay = drawn(len(ROWS), WIDTH)
+    packing = packing_of(ROWS, WIDTH)
+    inputs, decay = (each.bfloat16().requires_grad_() for each in (inputs, decay))
+    exact, exact_decay = (each.detach().float().requires_grad_() for each in (inputs, decay))
+    found, expected = FORMS[form](inputs, decay, packing), FORMS[form](exact, exact_decay, packing)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, expected.bfloat16())
+    upstream = torch.randn_like(found)
+    gradients = torch.autograd.grad(found, (inputs, decay), upstream)
+    for ours, theirs in zip(
+        gradients, torch.autograd.grad(expected, (exact, exact_decay), upstream.float()), strict=True
+    ):
+        assert torch.equal(ours, theirs.bfloat16())

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from support.in_process import RUN, train_here
 from tslrec.config import Config
 from tslrec.data.held_out import HeldOut, held_out
 from tslrec.data.interactions import TEST, VALIDATION, IdMap, Interactions
@@ -82,6 +84,13 @@ def test_few_users_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     few = replace(BASE, training=TrainingConfig(validation_users=20))
     for config in (few, unmasked(few)):
         assert "20 users, too few" in warnings_of(config, repeating(300, fresh=300), caplog)
+
+
+def test_a_run_is_warned_once(tmp_path: Path) -> None:
+    """Its stage 1 has the same configuration, which is not checked again."""
+    ended = train_here(*RUN, "method=base", "training.validation_users=10", folder=tmp_path)
+    assert ended.code == 0, ended.err
+    assert (ended.out + ended.err).count("too few to tell one model from another") == 1
 
 
 def test_equal_targets_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:

@@ -93,6 +93,25 @@ def test_what_is_read_of_an_item_is_in_the_key_where_titles_are_read() -> None:
     assert keys(item_input="both", batch_size=3)[1] == keys(item_input="both")[1]
 
 
+def test_who_is_evaluated_is_in_the_key_of_e4srec_where_it_is_not_everyone() -> None:
+    def settings(**changes: Any) -> dict[str, Any]:
+        training = TrainingConfig(max_len=7, **changes)
+        return e4srec_settings(Config(training=training, llm=LLMConfig(name="x"), trainer=TrainerConfig("x")))
+
+    everyone = settings()
+    assert everyone == {
+        "llm": {"name": "x"},
+        "precision": "32-true",
+        "max_len": 7,
+        "selection": TrainingConfig().selection,
+        "e4srec": {},
+    }
+    for changes in ({"validation_users": 5}, {"test_users": 9}, {"validation_users": 5, "test_users": 9}):
+        assert settings(**changes) == {**everyone, "training": changes}
+    # What it does not read is not in its key.
+    assert settings(batch_size=3) == everyone
+
+
 def test_a_t5_is_in_the_key_of_p5_by_the_content_of_its_files(tmp_path: Path) -> None:
     def settings(**changes: Any) -> dict[str, Any]:
         return p5_settings(Config(t5=EncoderDecoderConfig(**changes), trainer=TrainerConfig("x")))

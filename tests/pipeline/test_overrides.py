@@ -103,6 +103,33 @@ def test_what_could_mean_two_things_is_refused_with_the_way_to_write_it(word: st
     assert readable([written]) == [written]
 
 
+@pytest.mark.parametrize(
+    ("word", "written"),
+    [
+        ("members=[model=sasrec,model=gru4rec]", 'members=["model=sasrec","model=gru4rec"]'),
+        ("members=[model=fmlp seed=1, model=lru]", 'members=["model=fmlp seed=1","model=lru"]'),
+        ("members=['model=sasrec',model=gru4rec]", 'members=["model=sasrec","model=gru4rec"]'),
+        ("+members=[method=ci]", '+members=["method=ci"]'),
+        ("compare=[a=b]", 'compare=["a=b"]'),
+    ],
+)
+def test_a_list_that_lost_its_inner_quotes_is_refused_with_the_way_to_write_it(word: str, written: str) -> None:
+    message = refused(word)
+    assert message.startswith(f"{word}: the value cannot be read; it is a list of texts")
+    assert shlex.split(message.rpartition("shell's quotes: ")[2]) == [written]
+    assert readable([written]) == [written]
+
+
+def test_a_long_list_that_lost_its_inner_quotes_is_refused_with_its_form() -> None:
+    members = ",".join(f"model=sasrec seed={seed}" for seed in range(9))
+    assert refused(f"members=[{members}]").endswith("""shell's quotes: 'members=["…","…"]'""")
+
+
+@pytest.mark.parametrize("word", ["members=[model=sasrec", "members=[a=[1,2],b=3]", "members=[a=b,]", "metrics=[HR@10"])
+def test_a_list_whose_texts_cannot_be_told_apart_is_refused_without_guessing(word: str) -> None:
+    assert "it is a list of texts" not in refused(word)
+
+
 def test_several_values_need_a_sweep() -> None:
     message = refused("seed=1,2")
     assert message.startswith("seed=1,2: several values need -m")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +20,7 @@ from tslrec.pipeline.artifacts import Artifact, ArtifactStore, Recipe
 from tslrec.pipeline.inventory import State
 from tslrec.pipeline.unfinished import WorkRecord, no_run_begins, unfinished_runs
 from tslrec.stages.registry import code_version
-from tslrec.system.errors import UserError
+from tslrec.system.errors import StoppedError, UserError
 
 FACTS = {"created": "2026-01-02T03:04:05+00:00", "wall_seconds": 12.0, "peak_memory_gib": 0.5}
 SETTINGS = {"seed": 7}
@@ -105,6 +107,37 @@ def test_a_finished_run_leaves_no_record_of_itself_nor_of_its_interrupted_beginn
         again.need(["a" * 64])
         assert sorted(each.running for each in unfinished_runs(tmp_path)) == [False, False, True]
     assert [each.keys for each in unfinished_runs(tmp_path)] == [{"b" * 64}]
+
+
+def end_before_a_stage(root: Path, error: Exception) -> None:
+    """A run that has read its data and planned its stages."""
+    with WorkRecord(root, "2", True, SETTINGS) as work:
+        make(ArtifactStore(root, need=work.need), recipe("data", "ml"))
+        work.need(["a" * 64])
+        assert any(each.running for each in unfinished_runs(root))
+        raise error
+
+
+def test_a_run_that_is_refused_before_its_first_stage_leaves_no_record(tmp_path: Path) -> None:
+    interrupted(tmp_path)
+    with pytest.raises(UserError, match="60 items"):
+        end_before_a_stage(tmp_path, UserError("preferences.num_clusters=100: more than the 60 items"))
+    # What was interrupted before can be resumed as before.
+    assert [each.place for each in unfinished_runs(tmp_path)] == [f"{socket.gethostname()}, process {os.getpid()}"]
+    assert not list((tmp_path / "unfinished").glob("*-2.*"))
+
+
+@pytest.mark.parametrize("error", [UserError("the loss is not finite"), StoppedError("stopped", 2), KilledError()])
+def test_a_run_that_ends_in_a_stage_can_be_resumed(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(type(error)), at_work(tmp_path):
+        raise error
+    assert [each.running for each in unfinished_runs(tmp_path)] == [False]
+
+
+def test_a_run_that_is_stopped_before_its_first_stage_can_be_resumed(tmp_path: Path) -> None:
+    with pytest.raises(StoppedError):
+        end_before_a_stage(tmp_path, StoppedError("stopped", 2))
+    assert len(unfinished_runs(tmp_path)) == 1
 
 
 def test_a_run_that_needs_nothing_yet_and_other_ranks_record_nothing(tmp_path: Path) -> None:

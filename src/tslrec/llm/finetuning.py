@@ -68,7 +68,7 @@ class LLMFinetuningModule(lightning.LightningModule, Generic[Model]):
         log.info(f"{trained:,} of {everything:,} parameters are trained ({trained / everything:.3%})")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Moves the module; buffers keep their precision where the parameters are rounded to 16 bits.
+        """Moves the module; buffers keep their precision where the parameters are rounded to fewer bits.
 
         Rounded, the rotary frequencies would put tokens at other positions than in inference, and item embeddings and
         calibration would lose what tells items and users apart.
@@ -77,7 +77,7 @@ class LLMFinetuningModule(lightning.LightningModule, Generic[Model]):
         super()._apply(fn, recurse)
         for module, name, buffer in before:
             moved = module._buffers[name]
-            if buffer is not None and moved is not None and moved.dtype != buffer.dtype:
+            if buffer is not None and moved is not None and moved.dtype.itemsize < buffer.dtype.itemsize:
                 module._buffers[name] = buffer.to(moved.device)
         return self
 

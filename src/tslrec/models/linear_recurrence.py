@@ -30,11 +30,12 @@ def states_by_steps(inputs_TH2: Tensor, decay_H2: Tensor, counts: Sequence[int])
 
     Args:
         inputs_TH2: u.
-        decay_H2: λ; the inputs are brought to its precision.
+        decay_H2: λ; the states have its precision, and are computed in float32 at least.
         counts: see `StepOrder`.
     """
-    states: Tensor = StatesBySteps.apply(inputs_TH2.to(decay_H2.dtype), decay_H2, counts)
-    return states
+    exact_H2 = at_least_float32(decay_H2)
+    states: Tensor = StatesBySteps.apply(inputs_TH2.to(exact_H2.dtype), exact_H2, counts)
+    return states.to(decay_H2.dtype)
 
 
 def states_by_doubling(inputs_BLH2: Tensor, decay_H2: Tensor, longest: int, positions_BL: Tensor | None) -> Tensor:
@@ -42,16 +43,22 @@ def states_by_doubling(inputs_BLH2: Tensor, decay_H2: Tensor, longest: int, posi
 
     Args:
         inputs_BLH2: u.
-        decay_H2: λ; the inputs are brought to its precision.
+        decay_H2: λ; the states have its precision, and are computed in float32 at least.
         longest: no sequence has more items.
         positions_BL: of rows that hold several sequences, the position within the sequence (`Packing`); None: a row
             holds one.
     """
-    inputs_BLH2 = inputs_BLH2.to(decay_H2.dtype)
+    exact_H2 = at_least_float32(decay_H2)
+    inputs_BLH2 = inputs_BLH2.to(exact_H2.dtype)
     if torch.compiler.is_exporting():
-        return doubled(inputs_BLH2, decay_H2, longest, positions_BL, backwards=False)
-    states: Tensor = StatesByDoubling.apply(inputs_BLH2, decay_H2, longest, positions_BL)
-    return states
+        return doubled(inputs_BLH2, exact_H2, longest, positions_BL, backwards=False).to(decay_H2.dtype)
+    states: Tensor = StatesByDoubling.apply(inputs_BLH2, exact_H2, longest, positions_BL)
+    return states.to(decay_H2.dtype)
+
+
+def at_least_float32(decay_H2: Tensor) -> Tensor:
+    """λ in float32, or in its own precision if that is higher: PyTorch has no complex numbers of 16 bits for it."""
+    return decay_H2.to(torch.promote_types(decay_H2.dtype, torch.float32))
 
 
 class StatesBySteps(torch.autograd.Function):

@@ -17,8 +17,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from tslrec.stages.registry import INGESTED
 from tslrec.system.disk_errors import disk_fault
 from tslrec.system.errors import UserError
 from tslrec.system.manifests import (
@@ -109,6 +110,12 @@ class Artifact:
         return dict(self.manifest["metrics"])
 
 
+class Need(Protocol):
+    """Notes results that a run uses or makes: see `tslrec.pipeline.unfinished.WorkRecord.need`."""
+
+    def __call__(self, keys: Iterable[str], *, begins: bool = False) -> None: ...
+
+
 class ArtifactStore:
     """All stage results below one folder: `<root>/<stage>/<label>-<key>/`.
 
@@ -116,7 +123,8 @@ class ArtifactStore:
         root: the folder.
         job: the job's name, the same in all of its processes.
         first: whether this process is rank 0, which decides and writes for its job.
-        need: is given the keys of results before they are used or made (`tslrec.pipeline.unfinished`).
+        need: is given the keys of results before they are used or made (`tslrec.pipeline.unfinished`), and whether a
+            stage begins.
     """
 
     def __init__(
@@ -124,7 +132,7 @@ class ArtifactStore:
         root: Path,
         job: str = "single",
         first: bool = True,
-        need: Callable[[Iterable[str]], None] = lambda keys: None,
+        need: Need = lambda keys, *, begins=False: None,
     ) -> None:
         self.root = root
         self.job = job
@@ -192,7 +200,7 @@ class ArtifactStore:
         try:
             if not self.first:
                 return self.wait_for_result(recipe, lock, partial, compute if together else None)
-            self.need([recipe.key, *recipe.inputs.values()])
+            self.need([recipe.key, *recipe.inputs.values()], begins=recipe.stage not in INGESTED)
             folder.parent.mkdir(parents=True, exist_ok=True)
             with lock:
                 found = self.find(recipe)

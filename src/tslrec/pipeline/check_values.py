@@ -128,7 +128,7 @@ def check_item_text(config: Config) -> None:
     if size is None and config.item_text.whitened:
         raise UserError(
             "item_text.whitened=true: whitens principal components, but item_text.size=null keeps the states as they "
-            "are; set item_text.size to a number of components"
+            "are; set item_text.size to a number of components, or item_text.whitened=false"
         )
     most = sizes.get("hidden_size")
     if size is not None and most is not None and size > most and "item_text" in config.method.stages:

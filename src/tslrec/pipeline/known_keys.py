@@ -31,6 +31,16 @@ def is_setting(key: str) -> bool:
     return True
 
 
+def is_list_of_texts(key: str) -> bool:
+    """Whether a key takes a list of texts, as `members` and `metrics` do."""
+    kind: Any = Config
+    for part in key.split("."):
+        if not is_dataclass(kind) or part not in (hints := typing.get_type_hints(kind)):
+            return False
+        kind = hints[part]
+    return bool(kind == list[str])
+
+
 def is_open(kind: Any) -> bool:
     """Whether a field of this type may have keys of its own: a mapping, or anything."""
     if typing.get_origin(kind) in (typing.Union, types.UnionType):

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from tslrec.pipeline.known_keys import groups, is_setting, nearest, schema_keys, unknown_key
+from tslrec.pipeline.known_keys import groups, is_list_of_texts, is_setting, nearest, schema_keys, unknown_key
 from tslrec.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ LONGEST = 300
 
 SHOWN = 110
 """Characters of a word that a message shows."""
+
+LONGEST_LIST = 80
+"""Characters of a list of texts that a message shows, beside the word that it refuses."""
 
 CALLS = re.compile(r"\w+\s*\(")
 """How a value begins that is a function of Hydra's grammar, such as `range(1,4)`."""
@@ -133,6 +136,11 @@ def readable_word(word: str, parser: OverridesParser, *, sweeping: bool) -> str:
             override = None
         if override is None:
             raise refusal(f"{shown(word)}: cannot be read; settings are KEY=VALUE, such as seed=1")
+        if (texts := list_of_texts(key, value, parser)) is not None:
+            raise refusal(
+                f"{shown(word)}: the value cannot be read; it is a list of texts, so quote each of them for the "
+                f"program inside the shell's quotes: {texts}"
+            )
         if not is_plain_text(value):
             raise refusal(
                 f"{shown(word)}: the value cannot be read; if it is a text, quote it for the program inside the "
@@ -161,6 +169,33 @@ def readable_word(word: str, parser: OverridesParser, *, sweeping: bool) -> str:
 def is_plain_text(value: str) -> bool:
     """Whether a value that cannot be read can be nothing but a text: no list, mapping, call, quotes or sweep."""
     return not (value[:1] in "[{'\"" or "," in value or CALLS.match(value) is not None or "${" in value)
+
+
+def list_of_texts(key: str, value: str, parser: OverridesParser) -> str | None:
+    """A list of texts as a person writes it in a shell, where the key takes one and a shell has taken its quotes away.
+
+    Args:
+        key: of the override.
+        value: what stands there now, such as `[model=sasrec,model=gru4rec]`.
+        parser: Hydra's grammar.
+
+    Returns:
+        None if the key takes none, or the texts cannot be told apart. A long list is shortened.
+    """
+    from hydra.core.override_parser.types import Quote, QuotedString
+    from hydra.errors import HydraException
+
+    if not is_list_of_texts(key.lstrip("+")) or not (value.startswith("[") and value.endswith("]")):
+        return None
+    texts = [text.strip().strip("'\"") for text in value[1:-1].split(",")]
+    if not value.isprintable() or any(set("[]{}'\"") & set(text) or not text for text in texts):
+        return None
+    written = f"{key}=[{','.join(QuotedString(text, Quote.double).with_quotes() for text in texts)}]"
+    try:
+        parser.parse_override(written)
+    except HydraException:
+        return None
+    return shlex.quote(written if len(written) <= LONGEST_LIST else f'{key}=["…","…"]')
 
 
 def quoted(text: str) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 
 from tslrec.pipeline.result_names import names_of
 from tslrec.pipeline.result_settings import setting
-from tslrec.pipeline.results import facts_of
 from tslrec.system.errors import UserError
 from tslrec.system.manifests import KEY_LENGTH, read_manifest
 
@@ -62,6 +61,13 @@ def with_facts(result: Mapping[str, Any], root: Path) -> Mapping[str, Any]:
                 if "config" in (data := manifest_of(folder)):
                     found["content"] = data["config"].get("sha256")
     return {**found, "stages": stages} if stages else result
+
+
+def facts_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stage's manifest says of its result that the run's configuration does not: see `pipeline.identity`."""
+    kept = {name: manifest[name] for name in ("version", "processes") if name in manifest}
+    weights = manifest.get("config", {}).get("weights")
+    return kept if weights is None else {**kept, "weights": weights}
 
 
 def manifest_of(folder: Path) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,14 @@ from tslrec.config import Config
 from tslrec.evaluation.protocols import LIST_MARK
 from tslrec.pipeline.artifacts import Artifact
 from tslrec.pipeline.recipes import run_key
+from tslrec.pipeline.recorded_results import facts_of, read_result
+from tslrec.pipeline.unfinished import UNFINISHED, gate
 from tslrec.stages.registry import generates_lists
+from tslrec.system.errors import UserError
 from tslrec.system.files import write_json
+
+RESULT_FILE = "result.json"
+"""In a run's folder."""
 
 
 @dataclass(frozen=True)
@@ -121,13 +127,6 @@ def titles_facts(titles: Artifact) -> dict[str, Any]:
     return {"folder": str(titles.folder), "key": titles.key, "sha256": sha256, **titles.metrics}
 
 
-def facts_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What a stage's manifest says of its result that the run's configuration does not: see `pipeline.identity`."""
-    kept = {name: manifest[name] for name in ("version", "processes") if name in manifest}
-    weights = manifest.get("config", {}).get("weights")
-    return kept if weights is None else {**kept, "weights": weights}
-
-
 def run_folder(config: Config, results: list[MethodResult]) -> Path:
     """The folder in which a run's result is recorded, named after its last method."""
     last = results[-1]
@@ -136,13 +135,30 @@ def run_folder(config: Config, results: list[MethodResult]) -> Path:
 
 
 def record(config: Config, results: list[MethodResult]) -> Path:
-    """Writes the command line, the number of threads and the results to `result.json`; returns its folder."""
-    folder = run_folder(config, results)
-    folder.mkdir(parents=True, exist_ok=True)
-    value: Mapping[str, Any] = {
-        "command": ["python", Path(sys.argv[0]).name, *sys.argv[1:]],
-        "threads": os.environ.get("OMP_NUM_THREADS"),
-        "results": [result.as_json() for result in results],
-    }
-    write_json(folder / "result.json", value)
+    """Writes the command line, the number of threads and the results to `result.json`; returns its folder.
+
+    The folder is named after the last method alone, whose run may have been compared with other methods before. The
+    results of these stay, in front of the new ones: the last one is the run's own.
+    """
+    folder, begun = run_folder(config, results), Path(config.artifacts) / UNFINISHED
+    for each in (folder, begun):
+        each.mkdir(parents=True, exist_ok=True)
+    # Another run that has the same last method may be reading and writing the same file now.
+    with gate(begun):
+        value: Mapping[str, Any] = {
+            "command": ["python", Path(sys.argv[0]).name, *sys.argv[1:]],
+            "threads": os.environ.get("OMP_NUM_THREADS"),
+            "results": [*kept_results(folder / RESULT_FILE, results), *(result.as_json() for result in results)],
+        }
+        write_json(folder / RESULT_FILE, value)
     return folder
+
+
+def kept_results(path: Path, results: Sequence[MethodResult]) -> list[Mapping[str, Any]]:
+    """The recorded results of a `result.json` that are of other methods than the new ones; none if it is unreadable."""
+    new = {result.method for result in results}
+    try:
+        recorded = read_result(path) if path.is_file() else []
+    except UserError:
+        return []
+    return [each for each in recorded if each["method"] not in new]

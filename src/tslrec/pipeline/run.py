@@ -60,7 +60,7 @@ def run_methods(config: Config, composer: Composer, store: ArtifactStore) -> lis
         planned = method_configs(config, others, composer, choices)
         llm = resolve_llm(config, planned)
     sources = [source_config(each, composer) for each in planned]
-    for each in (*planned, *sources):
+    for each in distinct(*planned, *sources):
         check(each, llm)
     members = planned_members(config, composer, llm) if any(map(reads_members, planned)) else ()
     check_all(planned, members)
@@ -71,7 +71,7 @@ def run_methods(config: Config, composer: Composer, store: ArtifactStore) -> lis
 
     log.info(format_row(config.data.title, table1_row(interactions)))
     of_members = [each.config for each in members]
-    for each in (*planned, *sources, *of_members, *(member.source for member in members)):
+    for each in distinct(*planned, *sources, *of_members, *(member.source for member in members)):
         if each.method.stages:
             check_interactions(each, interactions)
     with_titles = any(map(reads_titles, (*planned, *of_members)))
@@ -93,6 +93,11 @@ def run_methods(config: Config, composer: Composer, store: ArtifactStore) -> lis
     return results
 
 
+def distinct(*configs: Config) -> list[Config]:
+    """Configurations, each once: where no other backbone makes stage 1, a run's source is the run itself."""
+    return list({id(each): each for each in configs}.values())
+
+
 def check_all(planned: list[Config], members: tuple[PlannedMember, ...]) -> None:
     """Checks the members of a run, each as the run that it is, and whether its methods can read them.
 
@@ -101,8 +106,8 @@ def check_all(planned: list[Config], members: tuple[PlannedMember, ...]) -> None
     """
     for member in members:
         try:
-            check(member.config, member.llm)
-            check(member.source, member.llm)
+            for each in distinct(member.config, member.source):
+                check(each, member.llm)
         except UserError as error:
             raise of_member(member.words, error) from error
     for config in filter(reads_members, planned):

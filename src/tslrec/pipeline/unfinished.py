@@ -2,7 +2,8 @@
 
 A run writes `unfinished/<run>-<job>.json` in the artifacts folder before it uses or makes a result, and holds the lock
 beside it while it works. A finished run removes it, together with those that earlier, interrupted runs of the same
-configuration left. Until then a free lock tells an interrupted run, which the same command goes on with.
+configuration left. A run that is refused before its first stage removes its own. Until then a free lock tells an
+interrupted run, which the same command goes on with.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from tslrec.system.errors import UserError
+from tslrec.system.errors import StoppedError, UserError
 from tslrec.system.files import write_json
 from tslrec.system.manifests import KEY_LENGTH, LOCK, is_free
 
@@ -97,6 +98,7 @@ class WorkRecord(AbstractContextManager["WorkRecord"]):
         self.path = self.folder / f"{self.run}-{job}.json"
         self.first = first
         self.keys: set[str] = set()
+        self.has_begun = False
         self.lock: BaseFileLock | None = None
         self.began = datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -108,6 +110,7 @@ class WorkRecord(AbstractContextManager["WorkRecord"]):
     ) -> None:
         if self.lock is None:
             return
+        was_refused = isinstance(error, UserError) and not isinstance(error, StoppedError) and not self.has_begun
         if error is None:
             with gate(self.folder):
                 for path in self.folder.glob(f"{self.run}-*.json"):
@@ -115,16 +118,20 @@ class WorkRecord(AbstractContextManager["WorkRecord"]):
                     if other is not None and not other.running:
                         other.remove()
                 self.path.unlink(missing_ok=True)
+        elif was_refused:
+            self.path.unlink(missing_ok=True)
         self.lock.release()
-        if error is None:
+        if error is None or was_refused:
             self.path.with_suffix(LOCK).unlink(missing_ok=True)
 
-    def need(self, keys: Iterable[str]) -> None:
+    def need(self, keys: Iterable[str], *, begins: bool = False) -> None:
         """Records that the run uses or makes results; waits while somebody cleans up.
 
         Args:
             keys: of the results.
+            begins: whether a stage begins now, so that there may be something to resume.
         """
+        self.has_begun |= begins
         wanted = set(keys)
         if not self.first or self.keys >= wanted:
             return

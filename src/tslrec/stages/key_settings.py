@@ -122,12 +122,16 @@ def item_input_settings(config: Config) -> dict[str, Any]:
 
 def e4srec_settings(config: Config) -> dict[str, Any]:
     """What determines the result of the rival method E4SRec."""
+    evaluated = ("validation_users", "test_users")
+    counts = {name: value for name, value in non_defaults(config.training).items() if name in evaluated}
     return {
         **llm_settings(config, own_lora=True),
         **product_settings(config),
         "max_len": config.training.max_len,
         "selection": config.training.selection,
         "e4srec": non_defaults(config.e4srec),
+        # Left out where all users are evaluated, so that the keys of results are those of the time before it was read.
+        **({"training": counts} if counts else {}),
         **metric_settings(config),
     }
 

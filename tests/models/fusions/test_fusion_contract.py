@@ -90,6 +90,23 @@ class TestFusion:
             assert parameter.grad is not None, name
             assert torch.isfinite(parameter.grad).all(), name
 
+    @pytest.mark.parametrize("model", BACKBONES, ids=lambda path: path.stem)
+    def test_trains_in_bfloat16_with_any_backbone(self, path: Path, model: Path, device: torch.device) -> None:
+        torch.manual_seed(0)
+        section = yaml.safe_load(model.read_text())
+        backbone = without_dropout(build_backbone(section, build(path), num_users=2, max_len=7).to(device))
+        batch = torch.tensor([[3, 1, 4], [9, 2, 0]]), torch.tensor([3, 2]), torch.arange(2)
+        exact_BE = backbone(*(each.to(device) for each in batch))
+        with torch.autocast(device.type, torch.bfloat16):
+            table_ID = backbone.item_embedding.table()
+            user_BE = backbone(*(each.to(device) for each in batch), table_ID)
+            scores_BI = user_BE @ backbone.output_table(table_ID).T
+        torch.testing.assert_close(user_BE.float(), exact_BE.float(), rtol=0.05, atol=0.05)
+        scores_BI.float().square().sum().backward()
+        for name, parameter in backbone.named_parameters():
+            assert parameter.grad is not None, name
+            assert torch.isfinite(parameter.grad).all(), name
+
     def test_gradient_reaches_every_parameter(self, path: Path, device: torch.device) -> None:
         fusion = build(path, device)
         (fusion.table()[1:] * torch.randn(NUM_ITEMS, HIDDEN_SIZE, device=device)).sum().backward()

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from support.interactions import make_interactions
 from tslrec.config import Config
+from tslrec.data.evaluated_users import sample_users
 from tslrec.data.interactions import Interactions
 from tslrec.evaluation.chosen_metrics import RankingMetrics
 from tslrec.evaluation.user_ranks import UserRanks
@@ -24,6 +25,7 @@ from tslrec.settings.data import DataConfig
 from tslrec.settings.language_models import LLMConfig, LoraConfig
 from tslrec.settings.rivals import E4SRecConfig
 from tslrec.settings.trainer import TrainerConfig
+from tslrec.settings.training import TrainingConfig
 from tslrec.stages.context import StageContext
 from tslrec.stages.e4srec import stage as e4srec
 from tslrec.stages.e4srec.data import InstanceDataModule
@@ -45,10 +47,9 @@ def cycles(num_users: int) -> Interactions:
     )
 
 
-def data_module(interactions: Interactions, batch_size: int = 8) -> InstanceDataModule:
-    return InstanceDataModule(
-        interactions, Packer(num_response=2), max_len=MAX_LEN, batch_size=batch_size, eval_batch_size=4, seed=0
-    )
+def data_module(interactions: Interactions, **changes: Any) -> InstanceDataModule:
+    numbers = {"max_len": MAX_LEN, "batch_size": 8, "eval_batch_size": 4, "seed": 0, **changes}
+    return InstanceDataModule(interactions, Packer(num_response=2), **numbers)
 
 
 def make_model(*, shared_prefix: bool) -> NextItemLLM:
@@ -113,6 +114,17 @@ def test_users_are_evaluated_on_what_the_recommenders_are() -> None:
     assert validation.targets_B.tolist() == [10, 4]
 
 
+def test_the_users_that_are_drawn_are_those_of_every_recommender() -> None:
+    interactions = cycles(17)
+    data = data_module(interactions, validation_users=5, test_users=9)
+    for batches, count in ((data.val_dataloader(), 5), (data.test_dataloader(), 9)):
+        users = torch.cat([batch.users_B for batch in batches])
+        assert sorted(users.tolist()) == sample_users(interactions, count).tolist()
+    assert (len(data.validated), len(data.tested)) == (5, 9)
+    everyone = data_module(interactions)
+    assert everyone.validated.tolist() == everyone.tested.tolist() == interactions.evaluated_users.tolist()
+
+
 def test_a_process_that_no_user_is_left_for_runs_one_that_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     # Under ZeRO-3 the processes gather the weights together, so none may leave out a pass.
     interactions = make_interactions([[1, 2, 3, 4]] * 5)
@@ -153,7 +165,12 @@ def test_the_shared_prefix_gives_the_gradients_of_whole_sequences() -> None:
 
 
 def run_stage(
-    folder: Path, name: str, *callbacks: lightning.Callback, max_epochs: int, lora: LoraConfig = ITS_LORA
+    folder: Path,
+    name: str,
+    *callbacks: lightning.Callback,
+    max_epochs: int,
+    lora: LoraConfig = ITS_LORA,
+    **training: Any,
 ) -> dict[str, Any]:
     lightning.seed_everything(3, verbose=False)
     inputs = folder / "backbone"
@@ -171,11 +188,11 @@ def run_stage(
         fusion={},
         llm=LLMConfig(name="tiny", random={}),
         e4srec=E4SRecConfig(learning_rate=5e-3, max_epochs=max_epochs, warmup_steps=4, lora=lora, eval_batch_size=7),
+        training=TrainingConfig(max_len=MAX_LEN, **training),
         trainer=TrainerConfig("cpu", checkpoint_seconds=0),
         preset="tests",
         cache=str(folder),
     )
-    config.training.max_len = MAX_LEN
     checkpoints = Checkpoints(folder / f"{name}.checkpoints")
     meter = Meter()
     trainers = StageTrainers(config.trainer, "e4srec", output, checkpoints=checkpoints, meter=meter)
@@ -204,6 +221,13 @@ def test_it_learns_what_the_last_item_tells(tmp_path: Path) -> None:
     heads = load_file(tmp_path / "learns" / "heads.safetensors")
     assert heads["item_head.weight"].shape == (NUM_ITEMS + 1, 32)
     assert not heads["item_head.weight"][0].any()
+
+
+def test_it_tells_how_many_users_were_evaluated(tmp_path: Path) -> None:
+    metrics = run_stage(tmp_path, "drawn", max_epochs=1, validation_users=6, test_users=11)
+    assert (metrics["validation/users"], metrics["test/users"]) == (6, 11)
+    ranks = load_file(tmp_path / "drawn" / "ranks.safetensors")
+    assert ranks["users"].tolist() == sample_users(cycles(40), 11).tolist()
 
 
 def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:

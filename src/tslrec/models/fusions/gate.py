@@ -79,7 +79,8 @@ class GatedFusion(ItemEmbedding):
         knowledge_ID = self.knowledge_projection(knowledge_IH)
         gate_ID = self.gate_values(id_ID, knowledge_ID)
         # Equals g ⊙ e + (1 − g) ⊙ Vh with one multiplication less. Padding stays zero, since its e and h are zero.
-        return torch.lerp(knowledge_ID, id_ID, gate_ID)
+        # Autocast gives Vh its own precision and leaves e in float32; lerp takes tensors of one precision.
+        return torch.lerp(knowledge_ID, id_ID.to(knowledge_ID.dtype), gate_ID.to(knowledge_ID.dtype))
 
     def gate_values(self, id_ID: Tensor, knowledge_ID: Tensor) -> Tensor:
         """The gate g of each item and dimension, from 0 (only knowledge) to 1 (only the id embedding).

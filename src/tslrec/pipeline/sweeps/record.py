@@ -93,10 +93,11 @@ class Sweep:
         Args:
             root: the folder of all sweeps.
             program: the program that each run starts.
-            cells: the command line of each run. The launcher is not part of the hash.
+            cells: the command line of each run. The launcher is not part of the hash. A command line that occurs again,
+                as of `seed=0,0`, is one run.
             options: what stands before it; not part of the hash.
         """
-        lines = tuple(tuple(each) for each in cells)
+        lines = tuple(dict.fromkeys(tuple(each) for each in cells))
         runs = sorted(sorted(word for word in each if not word.startswith("launcher=")) for each in lines)
         key = hashlib.sha256(json.dumps(runs).encode()).hexdigest()[:KEY_LENGTH]
         swept = dict.fromkeys(word.split("=")[0] for each in differing_words(lines) for word in each)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tslrec.data.batching import Batches, RandomBatches, drawn_share, rank_share
-from tslrec.data.evaluated_users import evaluation_batches, seen_items
+from tslrec.data.evaluated_users import evaluation_batches, sample_users, seen_items
 from tslrec.data.interactions import Interactions
 from tslrec.data.windows import recent_positions
 from tslrec.llm.packing import PackedExamples, Packer
@@ -72,6 +72,12 @@ class InstanceDataModule(lightning.LightningDataModule):
         eval_batch_size: users per forward pass in evaluation.
         seed: decides the order of the instances, and which share of them.
         share: share of the instances that is trained on, drawn once.
+        validation_users: number of users per validation, drawn at random once; None: all.
+        test_users: the same for the test.
+
+    Attributes:
+        validated: ids of the users of the validation.
+        tested: the same of the test.
     """
 
     def __init__(
@@ -84,9 +90,13 @@ class InstanceDataModule(lightning.LightningDataModule):
         eval_batch_size: int,
         seed: int,
         share: float = 1.0,
+        validation_users: int | None = None,
+        test_users: int | None = None,
     ) -> None:
         super().__init__()
         self.interactions = interactions
+        self.validated = sample_users(interactions, validation_users)
+        self.tested = sample_users(interactions, test_users)
         self.packer = packer
         self.max_len = max_len
         self.eval_batch_size = eval_batch_size
@@ -102,10 +112,10 @@ class InstanceDataModule(lightning.LightningDataModule):
         return self.batches
 
     def val_dataloader(self) -> Batches[RankedBatch]:
-        return self.evaluation(held_out=2)
+        return self.evaluation(self.validated, held_out=2)
 
     def test_dataloader(self) -> Batches[RankedBatch]:
-        return self.evaluation(held_out=1)
+        return self.evaluation(self.tested, held_out=1)
 
     def collate(self, instances_B: NDArray[np.int64]) -> InstanceBatch:
         """This process's share of one batch of instances `[B]`."""
@@ -116,13 +126,14 @@ class InstanceDataModule(lightning.LightningDataModule):
             self.pack(begins_B, targets_B), torch.from_numpy(items[targets_B]).long(), counted, len(instances_B)
         )
 
-    def evaluation(self, held_out: int) -> Batches[RankedBatch]:
-        """Batches of the users that every recommender is evaluated on, in the same order.
+    def evaluation(self, users: NDArray[np.int64], held_out: int) -> Batches[RankedBatch]:
+        """Batches of users, the same and in the same order as those of every recommender.
 
         Args:
+            users: the users' ids.
             held_out: the target's position from the end of the history: 1 for the test item, 2 for validation.
         """
-        splits = evaluation_batches(self.interactions, self.interactions.evaluated_users, self.eval_batch_size)
+        splits = evaluation_batches(self.interactions, users, self.eval_batch_size)
         return Batches(splits, lambda users_B: self.collate_evaluation(users_B, held_out))
 
     def collate_evaluation(self, users_B: NDArray[np.int64], held_out: int) -> RankedBatch:

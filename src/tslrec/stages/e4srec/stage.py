@@ -29,8 +29,8 @@ def run(context: StageContext) -> dict[str, Any]:
     """Writes `adapter/` (PEFT's own format), `heads.safetensors` and `ranks.safetensors`.
 
     Returns:
-        `validation/…` and `test/…` of both ranking protocols, the best epoch and how many were run, trainable
-        parameters.
+        `validation/…` and `test/…` of both ranking protocols, `validation/users` and `test/users` (users evaluated),
+        the best epoch and how many were run, trainable parameters.
     """
     config, numbers = context.config, context.config.e4srec
     source = resolve(config.llm, Path(config.cache))
@@ -43,6 +43,8 @@ def run(context: StageContext) -> dict[str, Any]:
         eval_batch_size=numbers.eval_batch_size,
         seed=context.seed,
         share=numbers.share,
+        validation_users=config.training.validation_users,
+        test_users=config.training.test_users,
     )
     module = E4SRecModule(
         lambda: new_e4srec(config.llm, numbers.lora, source, item_embeddings_ID),
@@ -68,7 +70,9 @@ def run(context: StageContext) -> dict[str, Any]:
             save_trained(model, context.folder, source)
     return {
         **best.metrics,
+        "validation/users": len(data.validated),
         **tested,
+        "test/users": len(data.tested),
         "best_epoch": best.epoch,
         "epochs": trainer.current_epoch,
         "trainable_parameters": full_numel(model.trainable_parameters()),
