@@ -186,6 +186,13 @@ def test_calibration_centres_and_scales_what_the_head_reads(device: torch.device
     torch.testing.assert_close(model(examples).knowledge_BH, knowledge_BH, rtol=0, atol=0)
 
 
+def test_a_single_user_calibrates() -> None:
+    model = make_model()
+    model.calibrate(model.packer(HISTORIES[:1]))
+    assert bool(torch.isfinite(model.spread_H).all())
+    assert bool((model.spread_H > 0).all())
+
+
 def test_the_folded_head_reads_the_knowledge_itself() -> None:
     model = make_model()
     examples = model.packer(HISTORIES)

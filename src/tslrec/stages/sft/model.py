@@ -114,7 +114,9 @@ class PreferenceLLM(PromptedLLM):
         """
         knowledge_BH = self(examples).knowledge_BH.float()
         self.centre_H.copy_(knowledge_BH.mean(dim=0))
-        self.spread_H.copy_(knowledge_BH.std(dim=0).clamp(min=1e-3))
+        # A single user has no spread.
+        correction = min(1, len(knowledge_BH) - 1)
+        self.spread_H.copy_(knowledge_BH.std(dim=0, correction=correction).clamp(min=1e-3))
 
     def trained_layers(self) -> dict[str, nn.Module]:
         return {**super().trained_layers(), "group_head": self.folded_group_head()}
