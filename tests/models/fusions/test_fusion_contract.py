@@ -13,6 +13,7 @@ from torch import Tensor
 
 from support.checkout import CHECKOUT
 from support.devices import assert_close, without_dropout
+from tslrec.models.backbones.base import Backbone
 from tslrec.models.fusions.gate import GatedFusion
 from tslrec.models.fusions.knowledge_scaling import KnowledgeScaling, standardise
 from tslrec.models.item_embedding import ItemEmbedding
@@ -45,6 +46,22 @@ def build(path: Path, device: torch.device = CPU, **numbers: Any) -> ItemEmbeddi
     fusion = get_class(section["_target_"])(NUM_ITEMS, HIDDEN_SIZE, **wanted, **numbers)
     assert isinstance(fusion, ItemEmbedding)
     return fusion.to(device)
+
+
+def backbone_around(path: Path, model: Path, device: torch.device) -> tuple[Backbone, tuple[Tensor, ...]]:
+    """A backbone whose item embedding is a fusion, without dropout, and a batch for it."""
+    torch.manual_seed(0)
+    section = yaml.safe_load(model.read_text())
+    backbone = without_dropout(build_backbone(section, build(path), num_users=2, max_len=7).to(device))
+    batch = torch.tensor([[3, 1, 4], [9, 2, 0]]), torch.tensor([3, 2]), torch.arange(2)
+    return backbone, tuple(each.to(device) for each in batch)
+
+
+def assert_every_gradient(backbone: Backbone) -> None:
+    """Every parameter has a finite gradient."""
+    for name, parameter in backbone.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
 
 
 def test_there_are_fusions() -> None:
@@ -80,32 +97,21 @@ class TestFusion:
 
     @pytest.mark.parametrize("model", BACKBONES, ids=lambda path: path.stem)
     def test_trains_with_any_backbone(self, path: Path, model: Path, device: torch.device) -> None:
-        torch.manual_seed(0)
-        section = yaml.safe_load(model.read_text())
-        backbone = without_dropout(build_backbone(section, build(path), num_users=2, max_len=7).to(device))
-        batch = torch.tensor([[3, 1, 4], [9, 2, 0]]), torch.tensor([3, 2]), torch.arange(2)
-        user_BE = backbone(*(each.to(device) for each in batch))
-        (user_BE @ backbone.output_table(backbone.item_embedding.table()).T).square().sum().backward()
-        for name, parameter in backbone.named_parameters():
-            assert parameter.grad is not None, name
-            assert torch.isfinite(parameter.grad).all(), name
+        backbone, batch = backbone_around(path, model, device)
+        (backbone(*batch) @ backbone.output_table(backbone.item_embedding.table()).T).square().sum().backward()
+        assert_every_gradient(backbone)
 
     @pytest.mark.parametrize("model", BACKBONES, ids=lambda path: path.stem)
     def test_trains_in_bfloat16_with_any_backbone(self, path: Path, model: Path, device: torch.device) -> None:
-        torch.manual_seed(0)
-        section = yaml.safe_load(model.read_text())
-        backbone = without_dropout(build_backbone(section, build(path), num_users=2, max_len=7).to(device))
-        batch = torch.tensor([[3, 1, 4], [9, 2, 0]]), torch.tensor([3, 2]), torch.arange(2)
-        exact_BE = backbone(*(each.to(device) for each in batch))
+        backbone, batch = backbone_around(path, model, device)
+        exact_BE = backbone(*batch)
         with torch.autocast(device.type, torch.bfloat16):
             table_ID = backbone.item_embedding.table()
-            user_BE = backbone(*(each.to(device) for each in batch), table_ID)
+            user_BE = backbone(*batch, table_ID)
             scores_BI = user_BE @ backbone.output_table(table_ID).T
         torch.testing.assert_close(user_BE.float(), exact_BE.float(), rtol=0.05, atol=0.05)
         scores_BI.float().square().sum().backward()
-        for name, parameter in backbone.named_parameters():
-            assert parameter.grad is not None, name
-            assert torch.isfinite(parameter.grad).all(), name
+        assert_every_gradient(backbone)
 
     def test_gradient_reaches_every_parameter(self, path: Path, device: torch.device) -> None:
         fusion = build(path, device)
