@@ -104,10 +104,23 @@ def test_a_published_experiment_is_what_its_name_says(model: str, data: str) -> 
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
-def test_an_experiment_holds_choices_only(path: Path) -> None:
+def test_an_experiment_holds_choices_and_what_its_training_has_otherwise(path: Path) -> None:
     content = yaml.safe_load(path.read_text())
-    assert set(content) <= {"defaults", "compare", "fallback_llm", "examples"}
+    assert set(content) <= {"defaults", "compare", "fallback_llm", "examples", "training"}
+    config = composed(f"experiment={path.stem}")
+    for key, value in content.get("training", {}).items():
+        assert getattr(config.training, key) == value
     assert all(str(next(iter(entry))).startswith("override /") for entry in content["defaults"])
+
+
+def test_the_best_on_beauty_is_what_the_ladder_chose() -> None:
+    best, tuned = (
+        composed("experiment=best_beauty"),
+        composed("preset=tuned", "data=beauty", "model=fmlp", "method=text"),
+    )
+    assert (best.method.name, best.fusion["name"], best.training.label_smoothing) == ("text", "initial", 0.1)
+    assert replace(best.training, label_smoothing=0.0) == tuned.training
+    assert composed("experiment=best_beauty", "training.label_smoothing=0").training == tuned.training
 
 
 def test_the_command_line_wins_over_the_experiment() -> None:
