@@ -46,6 +46,8 @@ def nearest(unit_IE: Floats, rows_N: Ids, candidates_C: Ids | None, length: int)
 def best_columns(scores_C: Floats, length: int) -> Ids:
     """The columns of the highest scores, best first; of equal scores the lower column is first.
 
+    `tslrec.evaluation.best_items` does so for rows of scores in PyTorch, which a served export need not have.
+
     Args:
         scores_C: the scores.
         length: K, at most C. Only so many are sorted, and those that equal the last of them.
