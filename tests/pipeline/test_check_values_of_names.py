@@ -69,3 +69,12 @@ def test_a_preset_is_a_name_and_a_backbone_has_one(config: Config) -> None:
     assert refusal(replace(config, preset="a/b")).startswith("preset=a/b: ")
     nameless = {key: value for key, value in config.model.items() if key != "name"}
     assert refusal(replace(config, model=nameless)).startswith("model.name=null: ")
+
+
+def test_names_that_are_too_long_for_a_folder_are_refused(config: Config) -> None:
+    line = refusal(named(config, "data", "ö" * 120))
+    assert line.startswith("data.name=ö")
+    assert "shorten it by " in line
+    excess = int(line.rsplit(" ", 1)[1])
+    check_values(named(config, "data", "x" * (240 - excess)))
+    assert refusal(named(config, "data", "x" * (241 - excess))).endswith("shorten it by 1")

@@ -19,6 +19,9 @@ from tslrec.system.shown_values import LONGEST_SHOWN, shown
 LARGEST_CUTOFF = 1_000_000
 """The largest cutoff of a metric."""
 
+NAME_BYTES = 180
+"""The most bytes of all names of which a folder's name is made. A folder's name has 255; keys and suffixes follow."""
+
 
 def check_values(config: Config) -> None:
     """Checks what types alone do not rule out: the bounds beside the fields, and conditions on several fields.
@@ -82,10 +85,20 @@ def check_names(config: Config) -> None:
     Raises:
         UserError: naming the key.
     """
+    names: dict[str, Any] = {"preset": config.preset}
     for section in ("data", "model", "method", "llm", "t5", "fusion"):
         values = getattr(config, section)
-        check_name(f"{section}.name", values.get("name") if isinstance(values, Mapping) else values.name)
-    check_name("preset", config.preset)
+        names[f"{section}.name"] = values.get("name") if isinstance(values, Mapping) else values.name
+    for key, name in names.items():
+        check_name(key, name)
+    sizes = {key: len(str(name).encode()) for key, name in names.items()}
+    if (excess := sum(sizes.values()) - NAME_BYTES) > 0:
+        longest = max(sizes, key=sizes.__getitem__)
+        others = ", ".join(key for key in sizes if key != longest)
+        raise UserError(
+            f"{longest}={shown(names[longest])}: folders are named by this and by {others}, "
+            f"which together may have {NAME_BYTES} bytes; shorten it by {excess}"
+        )
 
 
 def check_name(key: str, name: Any) -> None:

@@ -20,6 +20,7 @@ from tslrec.stages.method_stages import stages_of
 from tslrec.stages.registry import DATA_VERSION, TITLES_VERSION
 from tslrec.system.errors import UserError
 from tslrec.system.manifests import find_result, verify
+from tslrec.system.run_files import RESULT_FILE
 
 NAMES = {"max_len": "training.max_len", "weights": "the weights of llm"}
 """What a part of a recipe's configuration is called where it is not a key of the configuration."""
@@ -113,7 +114,7 @@ def entry(folder: Path, config: Config) -> Mapping[str, Any]:
     Raises:
         UserError: if it is no finished run, or had no such method.
     """
-    path = folder / "result.json"
+    path = folder / RESULT_FILE
     if not path.is_file():
         raise UserError(f"continue_from={folder}: no finished run; name a folder in {config.artifacts}/runs")
     results = {str(each["method"]): each for each in read_result(path)}

@@ -19,6 +19,7 @@ from tslrec.pipeline.result_members import of_members
 from tslrec.pipeline.result_settings import setting
 from tslrec.stages.registry import find_stage
 from tslrec.system.manifests import KEY_LENGTH
+from tslrec.system.run_files import RESULT_FILE
 
 CONTENT = "the content of data.path"
 """Name of the raw data's sha256 among what tells runs apart."""
@@ -97,7 +98,7 @@ def continued_identity(folder: str, method: str) -> str | None:
         folder: the run's, as `continue_from` names it.
         method: the method whose result is continued.
     """
-    path = Path(folder).expanduser() / "result.json"
+    path = Path(folder).expanduser() / RESULT_FILE
     if not path.is_file():
         return None
     earlier = next((each for each in read_result(path) if each["method"] == method), None)

@@ -18,11 +18,11 @@ from tslrec.stages.registry import code_version
 from tslrec.system.errors import UserError
 from tslrec.system.files import list_files
 from tslrec.system.manifests import CHECKPOINTS, KEY_LENGTH, LOCK, PARTIAL, is_free, read_manifest, verify
+from tslrec.system.run_files import RUNS, result_paths
 
 BEING_MADE = re.compile(rf"(?P<name>.+-[0-9a-f]{{{KEY_LENGTH}}})\..+{re.escape(PARTIAL)}")
 """Name of a result's `.partial` folder: the result's name, then that of the job that makes it."""
 
-RUNS = "runs"
 NOT_STAGES = (RUNS, UNFINISHED, "sweeps", "wandb", "tensorboard")
 """Folders of an artifacts folder that are not those of stages."""
 
@@ -190,7 +190,7 @@ def keys_of_runs(root: Path) -> Iterator[str]:
     Raises:
         UserError: if a `result.json` cannot be read.
     """
-    for path in sorted((root / RUNS).glob("*/result.json")):
+    for path in result_paths(root):
         try:
             results = json.loads(path.read_text(encoding="utf-8"))["results"]
             results += [member for result in results for member in result.get("members", ())]

@@ -11,6 +11,7 @@ from tslrec.pipeline.result_names import names_of
 from tslrec.pipeline.result_settings import setting
 from tslrec.system.errors import UserError
 from tslrec.system.manifests import KEY_LENGTH, read_manifest
+from tslrec.system.run_files import result_paths
 
 
 def read_results(root: Path, *, none_is_an_error: bool = True) -> Iterator[Mapping[str, Any]]:
@@ -23,7 +24,7 @@ def read_results(root: Path, *, none_is_an_error: bool = True) -> Iterator[Mappi
     Raises:
         UserError: if a result cannot be read, or there is none and that is an error.
     """
-    paths = sorted((root / "runs").glob("*/result.json"), key=lambda path: path.stat().st_mtime)
+    paths = result_paths(root)
     if not paths and none_is_an_error:
         raise UserError(f"{root}: no finished run; name the folder that artifacts=FOLDER named")
     for path in paths:

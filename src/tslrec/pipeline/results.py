@@ -18,9 +18,7 @@ from tslrec.pipeline.unfinished import UNFINISHED, gate
 from tslrec.stages.registry import generates_lists
 from tslrec.system.errors import UserError
 from tslrec.system.files import write_json
-
-RESULT_FILE = "result.json"
-"""In a run's folder."""
+from tslrec.system.run_files import RESULT_FILE, RUNS
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,7 @@ def run_folder(config: Config, results: list[MethodResult]) -> Path:
     """The folder in which a run's result is recorded, named after its last method."""
     last = results[-1]
     name = f"{last.method}-{last.data}-{last.model}-{last.preset}-seed{last.seed}-{last.key}"
-    return Path(config.artifacts) / "runs" / name
+    return Path(config.artifacts) / RUNS / name
 
 
 def record(config: Config, results: list[MethodResult]) -> Path:

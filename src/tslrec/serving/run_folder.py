@@ -23,9 +23,7 @@ from tslrec.stages.members import Member
 from tslrec.stages.restored import ListGenerator, Restored, restore
 from tslrec.system.errors import UserError
 from tslrec.system.manifests import find_result, read_manifest, verify
-
-RESULT = "result.json"
-"""File name of a run's results, in its folder."""
+from tslrec.system.run_files import RESULT_FILE, result_paths
 
 
 class ServesNoHistoriesError(UserError):
@@ -120,7 +118,7 @@ def open_run(folder: Path, method: str | None = None) -> FinishedRun:
         UserError: if there is no such run or method, or an artifact is missing.
     """
     folder = single_run(folder)
-    path = folder / RESULT
+    path = folder / RESULT_FILE
     try:
         results = {each["method"]: each for each in json.loads(path.read_text(encoding="utf-8"))["results"]}
         chosen = list(results)[-1] if method is None else method
@@ -202,9 +200,9 @@ def single_run(folder: Path) -> Path:
     Raises:
         UserError: if there is none, or there are several.
     """
-    if (folder / RESULT).is_file():
+    if (folder / RESULT_FILE).is_file():
         return folder
-    runs = sorted(path.parent for path in (folder / "runs").glob(f"*/{RESULT}"))
+    runs = sorted(path.parent for path in result_paths(folder))
     if len(runs) == 1:
         return runs[0]
     if runs:

@@ -17,6 +17,7 @@ from tslrec.stages.method_stages import reads_titles
 from tslrec.stages.registry import code_version, stage_names
 from tslrec.system.errors import UserError
 from tslrec.system.manifests import MANIFEST
+from tslrec.system.run_files import RESULT_FILE
 
 
 def fingerprint(config: Config) -> str:
@@ -87,7 +88,7 @@ def is_finished(cell: Cell, config: Config) -> bool:
         return False
     # Beside the run's own methods the file may keep those of other command lines.
     own = {config.method.name, *config.compare}
-    results = [result for result in read_result(cell.result / "result.json") if result["method"] in own]
+    results = [result for result in read_result(cell.result / RESULT_FILE) if result["method"] in own]
     results += [member for result in results for member in members_of(result)]
     stages = [stage for result in results for stage in result["stages"].values()]
     return all((Path(stage["folder"]) / MANIFEST).is_file() for stage in stages)

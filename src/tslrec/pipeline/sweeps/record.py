@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from tslrec.system.errors import UserError
 from tslrec.system.files import write_json
 from tslrec.system.manifests import KEY_LENGTH, is_free
+from tslrec.system.run_files import RESULT_FILE
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -183,7 +184,7 @@ def read_cell(path: Path, number: int, title: str) -> Cell:
         return Cell(number, title, CellState.STOPPED, note=" ".join(filter(None, ["killed", note])))
     if state is CellState.DONE and result is not None:
         folder = path.parent / result
-        if not (folder / "result.json").is_file():
+        if not (folder / RESULT_FILE).is_file():
             return Cell(number, title, CellState.MISSING, "its result was removed")
         return Cell(number, title, state, note, folder, content.get("fingerprint"))
     return Cell(number, title, CellState.RUNNING if working else state, note)

@@ -29,6 +29,7 @@ from tslrec.reports.paper.cells import CellResult, read_cell
 from tslrec.reports.paper.grid import Cell
 from tslrec.stages.method_stages import reads_members
 from tslrec.system.errors import StoppedError, UserError
+from tslrec.system.run_files import RUNS, result_paths
 
 log = logging.getLogger(__name__)
 
@@ -196,12 +197,11 @@ def result_of(arguments: Sequence[str], artifacts: Path) -> tuple[dict[str, Any]
     Raises:
         UserError: if there is none.
     """
-    paths = sorted((artifacts / "runs").glob("*/result.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in paths:
+    for path in reversed(result_paths(artifacts)):
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["command"][2:] == list(arguments):
             return content["results"][-1], content["threads"]
-    raise UserError(f"{artifacts / 'runs'}: no result of this cell, although its run succeeded; run this again")
+    raise UserError(f"{artifacts / RUNS}: no result of this cell, although its run succeeded; run this again")
 
 
 def last_line(path: Path) -> str:
