@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from support.in_process import train_here
 from support.runs import SMALL
@@ -22,6 +21,7 @@ from tslrec.reports.summary_view import print_summary
 from tslrec.settings.choices import MethodConfig
 from tslrec.settings.trainer import TrainerConfig
 from tslrec.stages.key_settings import metric_settings
+from tslrec.system.consoles import plain_console
 from tslrec.system.errors import UserError
 
 
@@ -75,7 +75,7 @@ def test_a_run_computes_and_shows_the_configured_metrics_alone(tmp_path: Path) -
     }
     assert 0 < metrics["test/masked/Coverage@10"] <= 1
     assert 0 <= metrics["test/masked/Gini@10"] < 1
-    console = Console(width=120, record=True)
+    console = plain_console(width=120, record=True)
     print_summary(summarise(read_results(tmp_path / "artifacts")), console)
     shown = console.export_text()
     assert "–: a run of this row did not compute the metric" in shown

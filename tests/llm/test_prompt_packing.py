@@ -10,9 +10,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from tslrec.data.packing import first_fit
 from tslrec.llm.loading import load
 from tslrec.llm.packing import NO_EXAMPLE
-from tslrec.llm.prompt_packing import WIDEST, PackedPrompts, PromptPacker, cheapest_rows
+from tslrec.llm.prompt_packing import WIDEST, PackedPrompts, PromptPacker, cheapest_rows, cost, narrowest
 from tslrec.llm.prompted import add_lora
 from tslrec.llm.text import TextLLM
 from tslrec.llm.weights_source import resolve
@@ -140,3 +141,33 @@ def test_groups_of_rows_give_the_states_of_all(tokens: int) -> None:
     places = torch.cat([places for _, places in groups])
     assert sorted(places.tolist()) == list(range(len(packed.last_B)))
     torch.testing.assert_close(torch.cat(parts), whole[places], atol=2e-5, rtol=0)
+
+
+def naive_first_fit(lengths_B: NDArray[np.int64], width: int) -> list[tuple[int, int]]:
+    """The row and the column of each sequence: the longest first, each into the first row with room."""
+    room: list[int] = []
+    found = [(0, 0)] * len(lengths_B)
+    for b in np.argsort(-lengths_B, kind="stable"):
+        row = next((row for row, free in enumerate(room) if free >= lengths_B[b]), len(room))
+        if row == len(room):
+            room.append(width)
+        found[b] = row, width - room[row]
+        room[row] -= int(lengths_B[b])
+    return found
+
+
+def test_rows_are_filled_in_the_order_of_lengths() -> None:
+    draws = np.random.default_rng(0)
+    for _ in range(200):
+        lengths_B = draws.integers(1, draws.integers(2, 50), draws.integers(1, 60))
+        width = int(lengths_B.max() + draws.integers(0, 40))
+        layout = first_fit(lengths_B, width)
+        assert list(zip(layout.rows_B, layout.columns_B, strict=True)) == naive_first_fit(lengths_B, width)
+
+
+def test_large_batches_are_packed_as_well_as_by_trying_every_number_of_rows() -> None:
+    lengths_B = np.random.default_rng(1).integers(5, 60, 700)
+    layout = cheapest_rows(lengths_B)
+    total, longest = int(lengths_B.sum()), int(lengths_B.max())
+    every = [narrowest(lengths_B, rows) for rows in range(-(-total // (WIDEST * longest)), 701, 7)]
+    assert cost(*layout.shape) <= 1.01 * min(cost(*each.shape) for each in every)

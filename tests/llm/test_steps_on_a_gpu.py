@@ -102,17 +102,18 @@ def llamarec() -> Training:
     interactions, tokenizer = market(), byte_tokenizer()
     pieces = pieces_for(tokenizer, numbers)
     titles = ["", *(f"item {raw_id}" for raw_id in interactions.ids.items[1:])]
+    items = encode_titles(tokenizer, titles, numbers.title_tokens)
     data = RankerDataModule(
         interactions,
         pieces,
-        encode_titles(tokenizer, titles, numbers.title_tokens),
+        items,
         ranker_packer(pieces, shared_prefix=True),
         numbers=numbers,
         retrieved={},
         seed=0,
     )
     module = RankerModule(
-        lambda: new_ranker(llm, numbers.lora, resolve(llm, Path("unused")), pieces),
+        lambda: new_ranker(llm, numbers.lora, resolve(llm, Path("unused")), pieces, items),
         torch.from_numpy(pieces.answer.letters_C),
         num_steps=data.num_steps,
         learning_rate=1e-3,

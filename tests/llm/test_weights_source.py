@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from support.local_hub import COMMIT, REPOSITORY, Hub, hub_config, local_hub, use_hub
-from tslrec.llm.gguf import SOURCE_FILE
+from tslrec.llm.gguf import SOURCE_FILE, converted_copy
 from tslrec.llm.weights_source import resolve
 from tslrec.settings.language_models import LLMConfig
 from tslrec.system.errors import UserError
@@ -203,3 +203,25 @@ def test_offline_the_hub_is_not_asked(hub: Hub, monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(UserError, match="HF_HUB_OFFLINE"):
         resolve(hub_config(wheel="no-such-weights"), tmp_path)
     assert hub.asked == []
+
+
+@pytest.mark.parametrize("repository", ["/data/model", "https://huggingface.co/a/b", "a/b/c", "bad name!!"])
+def test_what_is_no_id_of_the_hub_is_one_line(repository: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"llm\.hub=.*: is no id of the hub, such as OWNER/NAME; a folder is given as"):
+        resolve(LLMConfig(name="x", hub=repository), tmp_path)
+
+
+def test_what_a_killed_conversion_left_is_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    left, other = tmp_path / ".model-1-abcd", tmp_path / ".another-1-abcd"
+    for folder in (left, other):
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"half")
+
+    def killed(**_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tslrec.llm.gguf.tempfile.mkdtemp", killed)
+    with pytest.raises(KeyboardInterrupt):
+        converted_copy(tmp_path / "weights.gguf", tmp_path / "model-1", {})
+    assert not left.exists()
+    assert other.exists()

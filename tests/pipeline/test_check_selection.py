@@ -15,6 +15,7 @@ from tslrec.data.held_out import HeldOut, held_out
 from tslrec.data.interactions import TEST, VALIDATION, IdMap, Interactions
 from tslrec.pipeline.check_catalogue import check_catalogue, check_tables
 from tslrec.pipeline.check_selection import check_selection
+from tslrec.pipeline.composition import compose_overrides
 from tslrec.settings.choices import MethodConfig
 from tslrec.settings.data import DataConfig
 from tslrec.settings.language_models import LLMConfig
@@ -123,3 +124,10 @@ def test_tables_larger_than_the_memory_are_refused(monkeypatch: pytest.MonkeyPat
     per_user = {**BASE.model, "_target_": "tslrec.models.backbones.caser.Caser", "use_user_embedding": True}
     with pytest.raises(UserError, match=r"9,000,000 users"):
         check_tables(replace(BASE, model=per_user), 10, 9_000_000)
+
+
+def test_a_single_item_has_nothing_to_be_compared_with() -> None:
+    pairwise = compose_overrides(["method=base", "model=fpmc", "model.bpr=true"])
+    with pytest.raises(UserError, match=r"model\.bpr=true: .* has only one item"):
+        check_catalogue(pairwise, 1)
+    check_catalogue(pairwise, 2)

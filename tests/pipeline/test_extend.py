@@ -223,3 +223,10 @@ def test_a_catalogue_that_does_not_fit_is_refused(
 def test_what_the_store_decides_cannot_be_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, "extend", str(tmp_path), "--items", "x", "--item-embeddings", "y", "llm=tiny")
     assert "llm=tiny: a store is extended as it was made" in line
+
+
+def test_a_folder_that_is_no_store_is_not_to_be_deleted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = store_of(tmp_path, OLD)
+    line = refused(capsys, "extend", str(store.parents[1]), *grown(tmp_path), f"cache={tmp_path}")
+    assert "no knowledge store; name the folder of one" in line
+    assert "delete" not in line

@@ -274,3 +274,8 @@ def test_whatever_is_written_is_arranged_or_refused(argv: list[str]) -> None:
         assert message.isprintable()
     else:
         assert len(found) >= len(argv) - argv.count("--") - 1
+
+
+@pytest.mark.parametrize("word", ["llm.random.seed=3", "llm.random={seed:3}"])
+def test_a_key_below_what_is_null_is_one_line(word: str) -> None:
+    assert "cannot be composed" in refused("llm=smollm2_135m", word)

@@ -194,3 +194,10 @@ def test_a_record_that_cannot_be_read_stops_the_cleaning(tmp_path: Path) -> None
     (tmp_path / "unfinished" / "abc-1.json").write_text("{")
     with pytest.raises(UserError, match=r"abc-1.json: not the record of a run .*delete it"):
         unfinished_runs(tmp_path)
+
+
+def test_a_folder_without_artifacts_stays_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "clicks.csv").write_text("user,item")
+    main(["clean", str(tmp_path), "--yes"])
+    assert "Nothing" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["clicks.csv"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from tslrec.data.ingest import ingest
 from tslrec.data.windows import recent_positions
 from tslrec.llm.packing import Packer
 from tslrec.llm.shape import Shape, shape_of
-from tslrec.llm.tiny import random_llama
+from tslrec.llm.tiny import byte_tokenizer, random_llama
 from tslrec.pipeline.composition import compose_overrides
 from tslrec.reports.costs.activations import Step
 from tslrec.reports.costs.forecast import plan_of
@@ -182,11 +184,20 @@ def test_what_is_beside_the_language_model_counts() -> None:
     assert others(num_items=999_999, item_size=256) - others() == pytest.approx(4 * 1_000_000 * 256 / GIB)
 
 
-def test_sizes_that_are_not_given_are_asked_for() -> None:
-    with pytest.raises(UserError, match=r"llm\.shape is not given"):
+def test_sizes_that_are_not_given_are_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"its sizes are not known"):
         shape_of(LLMConfig(name="mine", path="somewhere"))
     with pytest.raises(UserError, match="head_count"):
         shape_of(LLMConfig(name="mine", shape={"head_count": 3}))
+    (tmp_path / "config.json").write_text('{"hidden_size": 64, "num_attention_heads": 4, "head_dim": null, "x": "y"}')
+    with pytest.raises(UserError, match=r"intermediate_size.* not given"):
+        shape_of(LLMConfig(name="mine", path=str(tmp_path)))
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+    (tmp_path / "config.json").write_text(json.dumps({**sizes, "vocab_size": 300, "attention_bias": False}))
+    assert shape_of(LLMConfig(name="mine", path=str(tmp_path))) == Shape(64, 96, 2, 4, 4, 16, 300)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match="no readable sizes of a language model"):
+        shape_of(LLMConfig(name="mine", path=str(tmp_path)))
     complete = LLMConfig(name="mine", shape={"hidden_size": 64, "num_attention_heads": 4})
     with pytest.raises(UserError, match="intermediate_size"):
         shape_of(replace(complete))
@@ -218,6 +229,18 @@ def test_the_plan_of_13b_needs_neither_weights_nor_gpus_and_runs_nothing(
         assert word in printed, word
     assert all(len(line) <= 100 for line in printed.splitlines())
     assert not Path("artifacts").exists()
+
+
+def test_the_total_is_that_of_the_way_that_runs(data: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = ["method=tslrec", "data=beauty", "llm=llama2_13b", *data]
+    totals = {}
+    for way in ("true", "false"):
+        printed = printed_plan([*chosen, f"llm.shared_prefix={way}"], capsys)
+        (totals[way],) = re.findall(r"([\d,]+)\s+TFLOP,", printed)
+    rows = [line.split() for line in printed.splitlines() if "naive" in line][:2]
+    naive = sum(float(row[row.index("naive") + 5].replace(",", "")) for row in rows)
+    assert float(totals["false"].replace(",", "")) == pytest.approx(naive, abs=1)
+    assert float(totals["false"].replace(",", "")) > 1.5 * float(totals["true"].replace(",", ""))
 
 
 def test_what_bounds_a_phase_is_printed(data: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -288,3 +311,20 @@ def test_quantised_weights_and_checkpointing_take_less_of_a_gpu() -> None:
     saving = memory(gradient_checkpointing=True)
     assert saving.activations < whole.activations / 10
     assert saving.weights == whole.weights
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_tokenizer_that_cannot_be_read_is_one_line(
+    name: str, data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "model"
+    random_llama({}).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    (folder / name).write_text("{")
+    capsys.readouterr()
+    local = ["llm.hub=null", "llm.wheel=null", f"llm.path={folder}"]
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", "method=tslrec", "data=beauty", "llm=smollm2_135m", *local, *data])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "its tokenizer cannot be read" in line

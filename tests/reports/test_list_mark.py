@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from support.in_process import train_here
 from support.made_cells import make_cell
@@ -20,6 +19,7 @@ from tslrec.reports.paper.seed_rows import Row
 from tslrec.reports.summary import summarise
 from tslrec.reports.summary_view import print_summary
 from tslrec.stages import registry
+from tslrec.system.consoles import plain_console
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def lists(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def summary(folder: Path) -> str:
     printed = io.StringIO()
-    print_summary(summarise(read_results(folder / "artifacts")), Console(width=120, file=printed))
+    print_summary(summarise(read_results(folder / "artifacts")), plain_console(width=120, file=printed))
     return printed.getvalue()
 
 

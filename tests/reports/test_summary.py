@@ -273,6 +273,9 @@ def test_the_validation_alone_shows_nothing_of_the_test(
 ) -> None:
     run = result(0, 0.06)
     run["metrics"] |= {name: 0.99 for name in run["metrics"] if name.startswith("test/")}
+    # Shares and metrics of test users, of reranked, generated and continued runs.
+    others = ("retrieved/masked", "unseen/masked/HR@10", "before/masked/HR@10", "warm/users", "cold/masked/HR@10")
+    run["metrics"] |= dict.fromkeys(others, 0.98)
     root = record(run)
     main(["report", str(root), "--validation", "--json", str(root / "report.json")])
     printed = capsys.readouterr().out

@@ -27,6 +27,7 @@ from tslrec.reports.paper.text import print_section
 from tslrec.reports.summary import Row
 from tslrec.reports.whole_tables import print_table
 from tslrec.serving.tables import table_of
+from tslrec.system.consoles import plain_console
 
 WIDTHS = (40, 60, 80, 120)
 LONG = "a_very_long_name_of_a_data_set_that_somebody_chose_without_a_thought_of_terminals"
@@ -130,7 +131,7 @@ VIEWS = (closing, updated, summary, sizes, audit, plan, paper, lists)
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_figure_is_whole(view: Callable[[Console], list[str]], width: int, terminal: bool) -> None:
     # A terminal without colour: what is read is then what stands there.
-    console = Console(width=width, file=io.StringIO(), force_terminal=terminal, color_system=None)
+    console = plain_console(width=width, file=io.StringIO(), force_terminal=terminal, color_system=None)
     figures = view(console)
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     printed = re.sub(r"\x1b\[[0-9;]*m", "", printed)
@@ -143,7 +144,7 @@ def test_every_figure_is_whole(view: Callable[[Console], list[str]], width: int,
 
 @pytest.mark.parametrize("width", range(40, 121, 7))
 def test_a_table_that_fits_is_as_wide_as_the_console_at_most(width: int) -> None:
-    console = Console(width=width, file=io.StringIO())
+    console = plain_console(width=width, file=io.StringIO())
     table = Table(title="Numbers")
     table.add_column("name", overflow="fold")
     for i in range(12):
@@ -159,7 +160,7 @@ def test_a_table_that_fits_is_as_wide_as_the_console_at_most(width: int) -> None
 
 
 def test_a_console_narrower_than_its_figures_gets_a_line_each() -> None:
-    console = Console(width=12, file=io.StringIO())
+    console = plain_console(width=12, file=io.StringIO())
     print_table(audit_view.table_of([(fraction(987_654, 1_234_567), LONG)]), console)
     lines = [line.strip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
     assert {"987,654", "80.00%"} <= set(lines)

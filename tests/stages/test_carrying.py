@@ -21,6 +21,7 @@ from tslrec.models.backbones.lru import LRURec
 from tslrec.models.backbones.sasrec import SASRec
 from tslrec.models.fusions.category import CategoryFusion
 from tslrec.models.fusions.gate import GatedFusion
+from tslrec.models.fusions.initial import InitialFusion
 from tslrec.models.fusions.knowledge_scaling import KnowledgeScaling
 from tslrec.models.item_embedding import FixedTable, GrownEmbedding, IdEmbedding, ItemEmbedding
 from tslrec.stages.carrying import Carried, carry_over
@@ -236,3 +237,19 @@ def test_a_cold_item_of_a_fusion_is_its_damped_knowledge(tmp_path: Path) -> None
     assert torch.equal(table[5], rows["rows"][0])
     longest = whole[1:5].norm(dim=1).mean()
     torch.testing.assert_close(table[5], whole[5] * (longest / whole[5].norm()).clamp(max=1))
+
+
+def test_cold_items_keep_the_vectors_that_started_from_their_knowledge(tmp_path: Path) -> None:
+    knowledge_IH = torch.randn(6, SIZE, generator=torch.Generator().manual_seed(3))
+    old = sasrec(InitialFusion(3, SIZE, knowledge_IH=knowledge_IH[:4]))
+    new = sasrec(InitialFusion(5, SIZE, knowledge_IH=knowledge_IH))
+    started_ID = new.item_embedding.table().detach().clone()
+    found = carried(tmp_path, old)
+    found.begin(new)
+    found.complete(new)
+    cold = found.fix_cold_rows(new)
+    assert cold["items"].tolist() == [5]
+    row_D, start_D = cold["rows"][0], started_ID[5]
+    assert row_D.norm() > 0
+    # Damped, in the same direction.
+    assert torch.allclose(row_D / row_D.norm(), start_D / start_D.norm(), atol=1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning
@@ -12,8 +13,10 @@ import torch
 
 from support.in_process import train_here
 from support.runs import SMALL
+from tslrec.system.errors import UserError
 from tslrec.training import trainer as trainers
 from tslrec.training.checkpoints import Checkpoints
+from tslrec.training.nonfinite_guard import NonFiniteGuard
 
 RUN = [*SMALL, "trainer.checkpoint_seconds=0", "training.batch_size=64", "training.max_epochs=1"]
 RUN += ["sft.batch_size=8", "e4srec.max_epochs=1", "e4srec.batch_size=16"]
@@ -70,3 +73,18 @@ def test_each_training_stops_before_the_step_and_goes_on_from_the_last_good_one(
     assert f"{method} {stage}: resumes from step {STEP}" in again.out
     (result,) = (tmp_path / "artifacts" / "runs").glob("*/result.json")
     assert json.loads(result.read_text())["results"][0]["method"] == method
+
+
+def test_a_gradient_scaler_may_try_a_scale_that_overflows() -> None:
+    weight = torch.nn.Parameter(torch.ones(2))
+    weight.grad = torch.full((2,), torch.inf)
+    optimizer = torch.optim.SGD([weight])
+    guard = NonFiniteGuard("backbone", "lower the learning rate")
+    place = {"global_step": 0, "current_epoch": 0, "fit_loop": SimpleNamespace(batch_idx=0)}
+    scaling = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=object()), **place)
+    guard.on_before_optimizer_step(scaling, None, optimizer)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="the loss is not finite"):
+        guard.on_before_backward(scaling, None, torch.tensor(torch.inf))  # type: ignore[arg-type]
+    plain = SimpleNamespace(precision_plugin=SimpleNamespace(), **place)
+    with pytest.raises(UserError, match="the gradient is not finite"):
+        guard.on_before_optimizer_step(plain, None, optimizer)  # type: ignore[arg-type]

@@ -165,6 +165,35 @@ def test_killed_in_a_validation_it_ends_as_if_it_had_not_been(whole: Outcome, tm
         assert_same(training(tmp_path / str(number)), whole)
 
 
+def test_epochs_of_a_single_batch_go_on(tmp_path: Path) -> None:
+    expected = training(tmp_path / "whole", batch_size=1000)
+    assert expected[1]["steps"] == EPOCHS
+    for step in range(1, EPOCHS):
+        with pytest.raises(KilledError):
+            training(tmp_path / "killed", Interrupt(step, kill), batch_size=1000)
+        names = sorted(each.name for each in tmp_path.glob("killed/stage.checkpoints/*"))
+        assert names[-1] == f"step-{step:09d}"
+    assert_same(training(tmp_path / "killed", batch_size=1000), expected)
+
+
+def test_a_signal_in_an_epoch_of_a_single_batch_loses_nothing(tmp_path: Path, log_lines: list[str]) -> None:
+    expected = training(tmp_path / "whole", batch_size=1000)
+    with pytest.raises(StoppedError, match="at step 2; the same command goes on from its last checkpoint"):
+        training(tmp_path / "stopped", Interrupt(1, send(signal.SIGTERM)), every_seconds=1e9, batch_size=1000)
+    assert_same(training(tmp_path / "stopped", batch_size=1000), expected)
+    assert log_lines == ["test: resumes from step 2"]
+
+
+def test_damaged_checkpoints_do_not_cost_those_that_follow(tmp_path: Path) -> None:
+    with pytest.raises(KilledError):
+        training(tmp_path, Interrupt(5, kill))
+    for path in tmp_path.glob("stage.checkpoints/*/manifest.json"):
+        path.write_text("{")
+    with pytest.raises(KilledError):
+        training(tmp_path, Interrupt(3, kill))
+    assert {each.name for each in tmp_path.glob("stage.checkpoints/step-*")} == {"step-000000002", "step-000000003"}
+
+
 class PairwiseFPMC(FPMC):
     """Draws the items that it compares with."""
 

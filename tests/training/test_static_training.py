@@ -290,6 +290,7 @@ def changed(**values: Any) -> Callable[[], tuple[TrainerConfig, TrainingConfig]]
         (changed(), STEPS_PER_BATCH),
         (changed(accelerator="cuda", devices="1"), STEPS_PER_BATCH),
         (changed(accelerator="cpu"), 1),
+        (changed(precision="32"), STEPS_PER_BATCH),
         (changed(devices=2), 1),
         (changed(devices=-1), 1),
         (changed(num_nodes=2), 1),
@@ -325,3 +326,11 @@ def test_steps_of_which_the_host_draws_a_part_are_no_graphs_and_the_log_says_so(
     assert log_lines == [f"no CUDA graphs of steps: the host draws the {drawn} for each step"]
     assert steps_for(backbone, *changed(accelerator="cpu")()) == 1
     assert len(log_lines) == 1
+
+
+def test_the_log_names_the_setting_that_stands_in_the_way(
+    monkeypatch: pytest.MonkeyPatch, log_lines: list[str]
+) -> None:
+    monkeypatch.setattr(recommender.torch.cuda, "is_available", lambda: True)
+    assert steps_per_batch(*changed(devices=[1])()) == 1
+    assert log_lines == ["no CUDA graphs of steps: trainer.devices=[1], with graphs where it is 1"]

@@ -32,8 +32,6 @@ def run(arguments: argparse.Namespace) -> None:
     """
     if arguments.json is not None:
         json_file.refuse_no_place(arguments.json)
-    from rich.console import Console
-
     from tslrec.data.audit import RowFacts, audit
     from tslrec.data.ingest import count_duplicates, encode, filter_and_number, read_raw, without_duplicates
     from tslrec.data.item_titles import match_titles
@@ -42,6 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
     from tslrec.pipeline.check import check_data
     from tslrec.pipeline.composition import compose_overrides
     from tslrec.reports.audit_view import print_audit
+    from tslrec.system.consoles import plain_console
     from tslrec.system.disk_errors import disk_fault
 
     config = compose_overrides(arguments.overrides)
@@ -63,4 +62,4 @@ def run(arguments: argparse.Namespace) -> None:
     facts = audit(interactions, config.training.max_len, duplicates, rows, titles)
     if arguments.json is not None:
         json_file.write(arguments.json, {"data": config.data.name, "source": where, **asdict(facts)})
-    print_audit(config.data.title, facts, Console(), duplicates=raw.duplicates)
+    print_audit(config.data.title, facts, plain_console(), duplicates=raw.duplicates)

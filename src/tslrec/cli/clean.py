@@ -34,16 +34,26 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: if the folder does not exist, a record cannot be read, or an artifact cannot be removed.
     """
-    from rich.console import Console
-
     from tslrec.pipeline.unfinished import no_run_begins
+    from tslrec.system.consoles import plain_console
 
-    console = Console()
-    if not (arguments.yes and arguments.folder.is_dir()):
+    console = plain_console()
+    if not (arguments.yes and holds_artifacts(arguments.folder)):
         clean(arguments, console)
         return
     with no_run_begins(arguments.folder):
         clean(arguments, console)
+
+
+def holds_artifacts(folder: Path) -> bool:
+    """Whether a folder has results, runs or records of runs: nothing is written into any other."""
+    from tslrec.pipeline.inventory import inventory
+    from tslrec.pipeline.unfinished import UNFINISHED
+    from tslrec.system.run_files import RUNS
+
+    return any((folder / name).is_dir() for name in (UNFINISHED, RUNS)) or (
+        folder.is_dir() and any(True for _ in inventory(folder))
+    )
 
 
 def clean(arguments: argparse.Namespace, console: Console) -> None:
@@ -68,6 +78,6 @@ def clean(arguments: argparse.Namespace, console: Console) -> None:
         return
     for entry in left:
         if not remove(entry):
-            console.print(f"{entry.name}: not removed, another process is using it", highlight=False)
+            console.print(f"{entry.name}: not removed, another process is using it")
     for each in given_up:
         each.remove()

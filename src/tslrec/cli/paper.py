@@ -34,8 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's arguments to its parser."""
     # Not `choices`: argparse would then refuse the empty list.
     parser.add_argument("what", nargs="*", metavar="WHAT", help=f"{', '.join(section_names())}; default all")
-    parser.add_argument("--draw", action="store_true", help="print them from the finished cells; run nothing")
-    parser.add_argument("--list", action="store_true", help="list the cells and whether they are done; run nothing")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--draw", action="store_true", help="print them from the finished cells; run nothing")
+    instead.add_argument("--list", action="store_true", help="list the cells and whether they are done; run nothing")
     parser.add_argument("--only", metavar="PATTERN", help="only cells whose names match ('*' matches anything)")
     parser.add_argument("--jobs", type=int, metavar="N", help="cells at a time; default: one per core, at most 4")
     parser.add_argument("--threads", type=int, metavar="N", help="threads per cell; default: cores divided by jobs")
@@ -53,12 +54,11 @@ def run(arguments: argparse.Namespace) -> None:
         UserError: if an argument is wrong, the grid or a cell cannot be read, the method of all cells that are asked
             for was removed, or a cell failed.
     """
-    from rich.console import Console
-
     from tslrec.reports.paper.grid import read_grid, runnable
+    from tslrec.system.consoles import plain_console
 
     check_arguments(arguments)
-    console = Console()
+    console = plain_console()
 
     if not arguments.draw:
         cells = chosen(read_grid(arguments.grid or arguments.results / "grid.yaml"), arguments)
@@ -74,6 +74,8 @@ def run(arguments: argparse.Namespace) -> None:
     from tslrec.reports.paper.text import print_section
 
     done = [each for each in read_cells(arguments.results / "cells") if like(each.name, arguments.only)]
+    if not done and arguments.only is not None:
+        raise UserError(f"--only {arguments.only}: no finished cell matches; --list shows which are done")
     inputs = SectionInputs(done, arguments.results, arguments.titles)
     for name in arguments.what or section_names():
         print_section(make_section(name, inputs), console)

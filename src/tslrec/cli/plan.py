@@ -24,15 +24,14 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: if the method runs no language model, or the model's sizes or the data cannot be read.
     """
-    from rich.console import Console
-
     from tslrec.pipeline.composition import Composer, composing
     from tslrec.pipeline.planning import source_config
     from tslrec.pipeline.recipes import middle_stage_config
     from tslrec.reports.costs.forecast import print_plan_of
+    from tslrec.system.consoles import plain_console
 
     with composing():
         composer = Composer(arguments.overrides)
         config = composer.with_choices({})
         planned = middle_stage_config(config, source_config(config, composer))
-    print_plan_of(planned, Console())
+    print_plan_of(planned, plain_console())

@@ -125,17 +125,16 @@ def may_begin(out: Path, *, first: bool) -> bool:
 
 def show(arguments: argparse.Namespace) -> None:
     """Prints what is recommended to the first users."""
-    from rich.console import Console
-
     from tslrec.reports.whole_tables import print_table
     from tslrec.serving.streaming.stream import recommend_range
     from tslrec.serving.tables import table_of
+    from tslrec.system.consoles import plain_console
 
     recommender, source, request = prepare(arguments)
     frame, totals = recommend_range(recommender, source, request, slice(0, min(SHOWN, source.num_users)))
     if recommender.catalogue.has_titles:
         frame = recommender.titles(frame)
-    print_table(table_of(frame, "user", "item", "score", without_value="popular"), Console())
+    print_table(table_of(frame, "user", "item", "score", without_value="popular"), plain_console())
     report(totals, request)
     if (more := source.num_users - totals.users) > 0:
         log.info(f"{count(more, 'more user')}; --out FILE writes all")
@@ -143,15 +142,15 @@ def show(arguments: argparse.Namespace) -> None:
 
 def write(arguments: argparse.Namespace, *, first: bool) -> None:
     """Writes the file, together with the other processes of the job."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from tslrec.serving.streaming.stream import recommend_to_file
+    from tslrec.system.consoles import plain_console
 
     if arguments.shard_size < 1:
         raise UserError(f"--shard-size {arguments.shard_size}: must be 1 or more")
     recommender, source, request = prepare(arguments)
-    console = Console()
+    console = plain_console()
     columns = (TextColumn("recommend · users"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not (first and console.is_terminal)) as bar:
         task = bar.add_task("", total=source.num_users)

@@ -45,15 +45,14 @@ def run(arguments: argparse.Namespace) -> None:
     """
     if arguments.json is not None:
         json_file.refuse_no_place(arguments.json)
-    from rich.console import Console
-
     from tslrec.pipeline.recorded_results import read_results
     from tslrec.pipeline.sweeps.record import SWEEP_FILE, sweeps_at
     from tslrec.reports.summary import summarise
     from tslrec.reports.summary_view import print_summary
     from tslrec.reports.sweep_view import print_unfinished, results_of
+    from tslrec.system.consoles import plain_console
 
-    console = Console()
+    console = plain_console()
     sweeps = [(sweep, sweep.status()) for sweep in sweeps_at(arguments.folder)]
     is_sweep = (arguments.folder / SWEEP_FILE).is_file()
     if is_sweep:
@@ -77,10 +76,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def record(row: Row, *, validation_only: bool) -> dict[str, Any]:
-    """A row as JSON; without test metrics if `validation_only`."""
+    """A row as JSON; of metrics with the name of a part, `PART/NAME`, only those of the validation if so wanted.
+
+    Other parts than `test/` tell of the test, too: `retrieved/`, `unseen/`, `before/`, `warm/` and `cold/`.
+    """
     content = asdict(row)
     if validation_only:
         content["metrics"] = [
-            {name: value for name, value in metrics.items() if not name.startswith("test/")} for metrics in row.metrics
+            {name: value for name, value in metrics.items() if "/" not in name or name.startswith("validation/")}
+            for metrics in row.metrics
         ]
     return content

@@ -55,12 +55,11 @@ def run(arguments: argparse.Namespace) -> None:
     if recommender.catalogue.has_titles:
         frame = recommender.titles(frame, "similar")
     if arguments.out is None:
-        from rich.console import Console
-
         from tslrec.reports.whole_tables import print_table
         from tslrec.serving.tables import table_of
+        from tslrec.system.consoles import plain_console
 
-        print_table(table_of(frame, "item", "similar", "cosine"), Console())
+        print_table(table_of(frame, "item", "similar", "cosine"), plain_console())
     else:
         write(frame, arguments.out)
         log.info(f"{arguments.out}: {len(frame):,} rows")

@@ -33,13 +33,12 @@ def run(arguments: argparse.Namespace) -> None:
     """
     if arguments.json is not None:
         json_file.refuse_no_place(arguments.json)
-    from rich.console import Console
-
     from tslrec.pipeline.inventory import inventory
     from tslrec.reports.inventory_view import print_inventory
+    from tslrec.system.consoles import plain_console
 
     entries = inventory(arguments.folder, check_files=arguments.check)
     if arguments.json is not None:
         listed = [{**asdict(each), "folders": list(map(str, each.folders))} for each in entries]
         json_file.write(arguments.json, listed)
-    print_inventory(entries, Console())
+    print_inventory(entries, plain_console())

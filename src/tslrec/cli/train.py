@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from tslrec.pipeline.artifacts import ArtifactStore
 from tslrec.pipeline.check_values import check_values
@@ -19,6 +18,7 @@ from tslrec.pipeline.sweeps.fingerprint import fingerprint
 from tslrec.pipeline.unfinished import WorkRecord
 from tslrec.reports.closing_table import print_closing_table
 from tslrec.system import logs, processes
+from tslrec.system.consoles import plain_console
 from tslrec.system.disk_errors import disk_fault
 from tslrec.system.errors import UserError
 from tslrec.system.exits import exit_with
@@ -53,13 +53,14 @@ def run(composed: DictConfig, overrides: list[str], config_name: str = CONFIG_NA
                     cell.result = run_folder(config, results)
                 # Within, so that the run's result names what it is made of before its record is gone.
                 folder = record(config, results) if results and first else root
-            if results and first:
-                console = Console()
-                print_closing_table(results, folder, console)
-                if config.examples and results[-1].stages:
-                    from tslrec.reports.examples import print_examples
+        # Behind it, since the run is complete whatever becomes of what is printed.
+        if results and first:
+            console = plain_console()
+            print_closing_table(results, folder, console)
+            if config.examples and results[-1].stages:
+                from tslrec.reports.examples import print_examples
 
-                    print_examples(folder, config.examples, console)
+                print_examples(folder, config.examples, console)
     except Exception as error:
         if not first:
             processes.wait_for_rank_zero()

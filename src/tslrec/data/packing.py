@@ -58,9 +58,13 @@ def first_fit(lengths_B: NDArray[np.int64], width: int) -> RowLayout:
     """Puts each sequence, the longest first, into the first row of `width` positions that has room for it."""
     rows_B, columns_B = np.zeros_like(lengths_B), np.zeros_like(lengths_B)
     room: list[int] = []
-    for b in np.argsort(-lengths_B, kind="stable"):
-        length = int(lengths_B[b])
-        row = next((row for row, free in enumerate(room) if free >= length), len(room))
+    row, before = 0, 0
+    longest_first_B = np.argsort(-lengths_B, kind="stable")
+    for b, length in zip(longest_first_B.tolist(), lengths_B[longest_first_B].tolist(), strict=True):
+        # What had no room for this length has none now: the search goes on where it ended.
+        row, before = row if length == before else 0, length
+        while row < len(room) and room[row] < length:
+            row += 1
         if row == len(room):
             room.append(width)
         rows_B[b], columns_B[b] = row, width - room[row]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import shutil
 import tempfile
@@ -46,8 +47,8 @@ def converted_copy(path: Path, folder: Path, identity: dict[str, Any]) -> Path:
 def convert_gguf(path: Path, folder: Path, identity: dict[str, Any]) -> None:
     """Writes a GGUF model as float32 safetensors with its tokenizer; takes about half a minute for 135M parameters.
 
-    The files are written into a temporary folder that is renamed at the end, so an interrupted conversion leaves
-    nothing, and a folder that holds `source.json` is complete.
+    The files are written into a temporary folder that is renamed at the end, so a folder that holds `source.json` is
+    complete. What a killed conversion left is removed: the caller holds the lock, so nobody is writing there.
 
     Args:
         path: the GGUF file.
@@ -55,15 +56,19 @@ def convert_gguf(path: Path, folder: Path, identity: dict[str, Any]) -> None:
         identity: identity of the source, written into `source.json`.
     """
     import torch
-    from rich.console import Console
+    from rich.text import Text
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils.quantization_config import GgufConfig
 
+    from tslrec.system.consoles import plain_console
+
     without_loading_bars()
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}-*"):
+        shutil.rmtree(left)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        with Console(stderr=True).status(f"Converting {path.name} to safetensors (only once)"):
+        with plain_console(stderr=True).status(Text(f"Converting {path.name} to safetensors (only once)")):
             tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
             model = AutoModel.from_pretrained(
                 path.parent,

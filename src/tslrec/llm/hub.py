@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tslrec.llm.model_files import missing_part
 from tslrec.system.errors import UserError
+from tslrec.system.shown_values import shown
 
 TIMEOUT_SECONDS = 3.0
 """How long to wait for the hub's answer to a request for metadata."""
@@ -26,14 +27,21 @@ def cached_folder(repository: str, revision: str | None) -> Path | None:
 
     Returns:
         None if the cache has no complete model of that revision.
+
+    Raises:
+        UserError: if the id is no id of the hub.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         folder = Path(snapshot_download(repository, revision=revision, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
+    except HFValidationError as error:
+        raise UserError(
+            f"llm.hub={shown(repository)}: is no id of the hub, such as OWNER/NAME; a folder is given as llm.path"
+        ) from error
     return folder if missing_part(folder) is None else None
 
 

@@ -106,6 +106,9 @@ def local_tokenizer(llm: LLMConfig, cache: Path) -> PreTrainedTokenizerBase | No
     Args:
         llm: the configured model.
         cache: this project's cache.
+
+    Raises:
+        UserError: if the tokenizer cannot be read.
     """
     install_warning_filters()
     source = resolve_locally(llm, cache)
@@ -118,7 +121,19 @@ def local_tokenizer(llm: LLMConfig, cache: Path) -> PreTrainedTokenizerBase | No
     folder = source.converted if source.kind == "gguf" else source.location
     if folder is None or not folder.is_dir():
         return None
-    return _tokenizer_in(folder)
+    try:
+        return _tokenizer_in(folder)
+    except UserError:
+        raise
+    except Exception as error:
+        raise unreadable_tokenizer(source, error) from error
+
+
+def unreadable_tokenizer(source: ResolvedSource, error: Exception) -> UserError:
+    """The error of a tokenizer that transformers cannot read; it raises many kinds."""
+    from tslrec.llm.architecture import reason, short
+
+    return UserError(f"llm {short(source.description)}: its tokenizer cannot be read: {reason(error)}")
 
 
 def local_folder(source: ResolvedSource) -> Path:

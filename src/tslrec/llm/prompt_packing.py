@@ -25,6 +25,9 @@ others."""
 WIDENING = 1.01
 """By what rows grow that are too short for the prompts."""
 
+TRIALS = 256
+"""Numbers of rows that are tried: all of them, of batches up to this size."""
+
 WIDEST = 4
 """The longest row that is tried, in longest prompts: more of them to a row save hardly any padding."""
 
@@ -137,7 +140,10 @@ def cheapest_rows(lengths_B: NDArray[np.int64]) -> RowLayout:
     if len(lengths_B) == 0:
         return pack_rows(lengths_B, None)
     total, longest = int(lengths_B.sum()), int(lengths_B.max())
-    layouts = [narrowest(lengths_B, rows) for rows in range(-(-total // (WIDEST * longest)), len(lengths_B) + 1)]
+    # Rows cannot be shorter than the longest prompt: with more rows than that takes, the layout stays the same.
+    fewest, most = -(-total // (WIDEST * longest)), first_fit(lengths_B, longest).shape[0]
+    tried = np.unique(np.linspace(fewest, most, min(TRIALS, most - fewest + 1)).astype(np.int64))
+    layouts = [narrowest(lengths_B, rows) for rows in tried.tolist()]
     return min(layouts, key=lambda layout: cost(*layout.shape))
 
 

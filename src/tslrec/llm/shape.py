@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 from tslrec.settings.language_models import LLMConfig
 from tslrec.system.errors import UserError
@@ -91,11 +93,24 @@ class Shape:
         return 2.0 * self.linear_parameters * tokens + attention * seen
 
 
-def shape_of(llm: LLMConfig) -> Shape:
-    """The sizes of a configured language model, from `llm.random` or `llm.shape`.
+def sizes_in(path: Path) -> dict[str, int]:
+    """The sizes that a model's `config.json` has.
 
     Raises:
-        UserError: if the configuration lacks a size or names an unknown one.
+        UserError: if it cannot be read.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {each.name: int(content[each.name]) for each in fields(Shape) if content.get(each.name) is not None}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: no readable sizes of a language model ({error}); get the model anew") from error
+
+
+def shape_of(llm: LLMConfig) -> Shape:
+    """The sizes of a configured language model, from `llm.random`, `llm.shape` or the `config.json` in `llm.path`.
+
+    Raises:
+        UserError: if a size is missing, or the configuration names an unknown one.
     """
     if llm.random is not None:
         from tslrec.llm.tiny import NUM_BYTES, complete_sizes
@@ -103,8 +118,13 @@ def shape_of(llm: LLMConfig) -> Shape:
         sizes: Mapping[str, int] = {**complete_sizes(llm.random), "vocab_size": NUM_BYTES}
     elif llm.shape is not None:
         sizes = llm.shape
+    elif llm.path is not None and (path := Path(llm.path).expanduser() / "config.json").is_file():
+        sizes = sizes_in(path)
     else:
-        raise UserError(f"llm {llm.name}: llm.shape is not given; copy its sizes from the model's config.json")
+        raise UserError(
+            f"llm {llm.name}: its sizes are not known; set llm.path to the model's folder, or copy them from its "
+            "config.json into shape in the choice's file of configs/llm"
+        )
     known = {each.name for each in fields(Shape)}
     unknown = sorted(set(sizes) - known - {"seed"})
     if unknown:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tslrec.llm.continuations import continuations
+from tslrec.system.errors import UserError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from torch import nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,25 @@ def encode_titles(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], titl
     lengths = np.array([len(tokens) for tokens in encoded], dtype=np.int64)
     flat = [token for tokens in encoded for token in tokens]
     return ItemTokens(np.array(flat, dtype=np.int64), np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def refuse_unknown_words(tokens_N: NDArray[np.int64], base: PreTrainedModel) -> None:
+    """Refuses titles with tokens that the language model has no embeddings of.
+
+    Args:
+        tokens_N: token ids of all titles.
+        base: the language model.
+
+    Raises:
+        UserError: naming the token.
+    """
+    known = cast("nn.Embedding", base.get_input_embeddings()).num_embeddings
+    largest = int(tokens_N.max(initial=0))
+    if largest >= known:
+        raise UserError(
+            f"llm: its tokenizer gives token {largest} in a title, the model has {known}; give the model's own "
+            "tokenizer"
+        )
 
 
 def readable(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:

@@ -44,6 +44,10 @@ def check_catalogue(config: Config, num_items: int) -> None:
             f"training.num_negatives={drawn}: {name} has only {num_items} items; set it lower, or to null "
             "for the softmax over all of them"
         )
+    if config.model.get("bpr") and num_items < 2:
+        raise UserError(
+            f"model.bpr=true: {name} has only one item, and nothing to compare it with; set model.bpr=false"
+        )
     clusters = config.preferences.num_clusters
     if clusters > num_items and any(stage.name == "preferences" for stage in stages_of(config)):
         raise UserError(

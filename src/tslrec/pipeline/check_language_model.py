@@ -134,14 +134,14 @@ def check_prompts(config: Config, source: ResolvedSource, model: PreTrainedModel
         UserError: if the tokenizer cannot be read or does not fit the model, or a prompt is too long for it.
     """
     from tslrec.llm.architecture import embedding_sizes, learned_positions, reason, short
-    from tslrec.llm.loading import load_tokenizer
+    from tslrec.llm.loading import load_tokenizer, unreadable_tokenizer
 
     try:
         tokenizer = load_tokenizer(source)
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"llm {short(source.description)}: its tokenizer cannot be read: {reason(error)}") from error
+        raise unreadable_tokenizer(source, error) from error
     where = short(source.description)
     vocabulary, _ = embedding_sizes(model)
     positions, most = learned_positions(model), getattr(model.config, "max_position_embeddings", None)

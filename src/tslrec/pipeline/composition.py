@@ -104,7 +104,7 @@ def composition_errors(words: Sequence[str]) -> Iterator[None]:
         yield
     except (HydraException, OmegaConfBaseException) as error:
         raise explained(error, words) from error
-    except (TypeError, ValueError, AttributeError, OSError) as error:
+    except (TypeError, ValueError, AttributeError, AssertionError, OSError) as error:
         # Hydra's own, of values whose kind it does not expect, such as a number in the place of a choice.
         if not raised_by_hydra(error):
             raise

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
-from rich.text import Text
 
 from tslrec.data.audit import Audit, EvaluationFacts, Lengths, PopularityFacts, RowFacts, TrainingFacts, TruncationFacts
 from tslrec.data.audit_times import TimeFacts
@@ -31,18 +30,17 @@ def print_audit(title: str, facts: Audit, console: Console, *, duplicates: Dupli
         console: where to print.
         duplicates: what happens to duplicates (see `RawInteractions`).
     """
-    console.print(format_row(title, facts.table1), style="bold", highlight=False, markup=False)
-    console.print(Padding(history_line(facts.lengths), (0, 0, 0, 2)), highlight=False)
+    console.print(format_row(title, facts.table1), style="bold")
+    console.print(Padding(history_line(facts.lengths), (0, 0, 0, 2)))
     if facts.rows is not None:
         for line in row_lines(facts.rows):
-            console.print(Padding(Text(line), (0, 0, 0, 2)), highlight=False)
+            console.print(Padding(line, (0, 0, 0, 2)))
     for heading, lines in topics(facts, duplicates):
-        console.print(f"\n{heading}", style="bold", highlight=False, markup=False)
+        console.print(f"\n{heading}", style="bold")
         print_table(table_of(lines), console)
     if facts.times is None:
         console.print(
             "\nNo timestamps: file order is time order; ties, duplicates and future leakage cannot be told.",
-            highlight=False,
         )
 
 

@@ -39,16 +39,16 @@ def print_closing_table(results: Sequence[MethodResult], folder: Path, console: 
     for begin in range(0, len(metrics), MOST_METRICS):
         print_table(ranking_table(results, metrics[begin : begin + MOST_METRICS]), console)
     if any(generates_lists(result.stages) for result in results):
-        console.print(LIST_NOTE, highlight=False)
+        console.print(LIST_NOTE)
     if last.config["training"]["test_users"] is not None and "test/users" in last.metrics:
-        console.print(f"Tested on {last.metrics['test/users']:,} users drawn at random", highlight=False)
+        console.print(f"Tested on {last.metrics['test/users']:,} users drawn at random")
     for line in (*recovered(results), *reranking(results)):
-        console.print(line, highlight=False)
+        console.print(line)
     if last.llm is not None:
-        console.print(f"Language model: {last.llm}", highlight=False)
+        console.print(f"Language model: {last.llm}")
     print_table(cost_table(results), console)
     print_update(results, console)
-    console.print(f"Result: {folder / 'result.json'}", highlight=False, soft_wrap=True)
+    console.print(f"Result: {folder / 'result.json'}", soft_wrap=True)
 
 
 def shown_metrics(results: Sequence[MethodResult]) -> list[str]:

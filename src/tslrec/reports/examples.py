@@ -12,8 +12,9 @@ from rich.table import Table
 from tslrec.reports.whole_tables import print_table
 from tslrec.serving.loading import load
 from tslrec.serving.recommender import Recommender
-from tslrec.serving.run_folder import ServesNoHistoriesError, open_run
+from tslrec.serving.run_folder import open_run
 from tslrec.serving.run_histories import histories_of
+from tslrec.system.errors import UserError
 
 SHOWN = 5
 """Items shown of a history (its last ones), and of a list."""
@@ -22,7 +23,7 @@ SHOWN = 5
 def print_examples(folder: Path, count: int, console: Console) -> None:
     """Prints the histories of some users, spread over the data set, beside what is recommended to them.
 
-    A recommender that serves no histories has no examples; a line says so, since the run is complete all the same.
+    Some methods recommend to no histories, or to nobody; a line says so, since the run is complete all the same.
 
     Args:
         folder: of the finished run.
@@ -32,7 +33,7 @@ def print_examples(folder: Path, count: int, console: Console) -> None:
     run = open_run(folder)
     try:
         recommender, interactions = load(folder), run.interactions()
-    except ServesNoHistoriesError as error:
+    except UserError as error:
         console.print(f"No examples: {error}", soft_wrap=True)
         return
     users = np.linspace(0, interactions.num_users - 1, min(count, interactions.num_users), dtype=np.int64)

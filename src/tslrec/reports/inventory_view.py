@@ -30,7 +30,7 @@ def print_inventory(entries: Sequence[Entry], console: Console) -> None:
         table.add_row(each.stage, f"[{STYLES[each.state]}]{each.state}", decimal(each.size), each.name, each.note)
     print_table(table, console)
     counts = ", ".join(f"{count} {state}" for state in State if (count := sum(e.state is state for e in entries)))
-    console.print(f"{counts}; {decimal(sum(each.size for each in entries))}", highlight=False)
+    console.print(f"{counts}; {decimal(sum(each.size for each in entries))}")
 
 
 def print_unfinished(runs: Sequence[UnfinishedRun], made: Sequence[Entry], console: Console) -> None:
@@ -47,8 +47,8 @@ def print_unfinished(runs: Sequence[UnfinishedRun], made: Sequence[Entry], conso
         line = f"{what}, begun {when} UTC ({run.place}): {run.command}; what it builds on is kept"
         if not run.running:
             line += ", --interrupted gives it up"
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
     if made and not any(run.running for run in runs):
         names = ", ".join(each.name for each in made)
         line = f"a run is at work ({names}) and does not say on what: every finished result is kept"
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)

@@ -29,22 +29,20 @@ def print_summary(rows: Sequence[Row], console: Console, *, part: Part = "test")
     """
     marks = marks_of(rows)
     for protocol, title in PROTOCOLS.items():
-        console.print(f"{part.capitalize()}, history {title}", style="bold", highlight=False)
+        console.print(f"{part.capitalize()}, history {title}", style="bold")
         for (data, model, preset), block in groupby(rows, key=lambda row: row.names[:3]):
-            console.print(f"\n{data} · {model} · {preset}", highlight=False)
+            console.print(f"\n{data} · {model} · {preset}")
             print_table(table_of(list(block), protocol, part, marks), console)
         console.print()
     for differs, mark in marks.items():
-        console.print(f"{mark}  {differs}", highlight=False, soft_wrap=True)
+        console.print(f"{mark}  {differs}", soft_wrap=True)
     if any(missing_metrics(row, part) for row in rows):
-        console.print(
-            f"{NOT_MEASURED}: a run of this row did not compute the metric (see its `metrics`).", highlight=False
-        )
+        console.print(f"{NOT_MEASURED}: a run of this row did not compute the metric (see its `metrics`).")
     if any(row.title.endswith(LIST_SIGN) for row in rows):
-        console.print(LIST_NOTE, highlight=False)
+        console.print(LIST_NOTE)
     if part == "test":
-        console.print("Validation is NDCG@10.", end=" ", highlight=False)
-    console.print("± is the standard deviation over seeds.", highlight=False)
+        console.print("Validation is NDCG@10.", end=" ")
+    console.print("± is the standard deviation over seeds.")
 
 
 def marks_of(rows: Sequence[Row]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from tslrec.pipeline.recorded_results import read_result
 from tslrec.pipeline.sweeps.record import Cell, Sweep
 from tslrec.reports.summary import summarise
 from tslrec.reports.summary_view import print_summary
+from tslrec.system.consoles import plain_console
 from tslrec.system.errors import UserError
 
 
@@ -23,17 +24,17 @@ def print_end(sweep: Sweep) -> None:
         UserError: if some runs did not finish.
     """
     cells = sweep.status()
-    console = Console()
+    console = plain_console()
     if results := results_of(cells):
         print_summary(summarise(results), console)
     folder = Path(os.path.relpath(sweep.folder))
-    print_unfinished(cells, None, Console(stderr=True))
+    print_unfinished(cells, None, plain_console(stderr=True))
     if lacking := sum(not cell.is_done for cell in cells):
         raise UserError(
             f"{lacking} of {len(cells)} runs did not finish; the same command resumes them, and "
             f"`tslrec report {folder}` shows the progress"
         )
-    console.print(f"All {len(cells)} runs are done: {folder}", highlight=False, soft_wrap=True)
+    console.print(f"All {len(cells)} runs are done: {folder}", soft_wrap=True)
 
 
 def progress(cells: Sequence[Cell], cell: Cell, why: str = "") -> str:
@@ -63,9 +64,7 @@ def print_unfinished(cells: Sequence[Cell], folder: Path | None, console: Consol
     """Prints a line for each unfinished run; `folder` is printed above them unless it is None."""
     unfinished = [cell for cell in cells if not cell.is_done]
     if unfinished and folder is not None:
-        console.print(
-            f"\n{folder}: {len(unfinished)} of {len(cells)} runs are not finished", highlight=False, soft_wrap=True
-        )
+        console.print(f"\n{folder}: {len(unfinished)} of {len(cells)} runs are not finished", soft_wrap=True)
     for cell in unfinished:
         line = f"{cell.state:8} {cell.title}" + (f": {cell.note}" if cell.note else "")
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)

@@ -30,15 +30,14 @@ def print_update(results: Sequence[MethodResult], console: Console) -> None:
         return
     last = continued[-1]
     for line in growth(Path(last.config["continue_from"]).name, last.metrics):
-        console.print(line, highlight=False)
+        console.print(line)
     print_table(update_table(continued), console)
     console.print(
         "Earlier: the earlier weights on the test of today's data, before they were trained on. Warm and cold: "
         "users by whether their target has a training interaction.",
-        highlight=False,
     )
     for result in continued:
-        console.print(cost(result), highlight=False)
+        console.print(cost(result))
 
 
 def growth(run: str, metrics: Mapping[str, Any]) -> list[str]:

@@ -27,7 +27,7 @@ def print_table(table: Table, console: Console) -> None:
     """
     title, table.title = table.title, None
     if title is not None:
-        console.print(Text.assemble((plain(title), "italic")), highlight=False)
+        console.print(Text.assemble((plain(title), "italic")))
     measured = [measure(table, column, console) for column in table.columns]
     for block in blocks(table, measured, console.width):
         part = columns_of(table, block)
@@ -44,7 +44,7 @@ def print_table(table: Table, console: Console) -> None:
 
 def plain(text: object) -> str:
     """A title without its style."""
-    return text.plain if isinstance(text, Text) else Text.from_markup(str(text)).plain
+    return text.plain if isinstance(text, Text) else str(text)
 
 
 def holds_figures(column: Column) -> bool:
@@ -144,5 +144,5 @@ def print_records(table: Table, console: Console) -> None:
             heading, value = plain(column.header), plain(cell)
             line = f"{heading}: {value}" if heading else value
             if value:
-                console.print(Padding(Text(line, overflow="fold"), (0, 0)), highlight=False)
+                console.print(Padding(Text(line, overflow="fold"), (0, 0)))
         console.print()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import polars as pl
 from rich.table import Table
-from rich.text import Text
 
 
 def table_of(frame: pl.DataFrame, group: str, item: str, value: str, without_value: str = "") -> Table:
@@ -26,11 +25,10 @@ def table_of(frame: pl.DataFrame, group: str, item: str, value: str, without_val
         table.add_column("title")
     table.add_column(value, justify="right")
     for row in frame.iter_rows(named=True):
-        titles = [Text(row["title"] or "")] if with_titles else []
+        titles = [row["title"] or ""] if with_titles else []
         number = without_value if row[value] is None else f"{row[value]:.4f}"
         first = row["rank"] == 1
         if first and table.row_count:
             table.add_section()
-        # Text, not str: rich would read markup in ids and titles.
-        table.add_row(Text(str(row[group]) if first else ""), str(row["rank"]), Text(row[item]), *titles, number)
+        table.add_row(str(row[group]) if first else "", str(row["rank"]), row[item], *titles, number)
     return table

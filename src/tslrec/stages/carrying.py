@@ -20,6 +20,7 @@ from torch import Tensor
 from tslrec.data.interactions import Interactions
 from tslrec.models.backbones.base import Backbone
 from tslrec.models.fusions.category import CategoryFusion
+from tslrec.models.fusions.initial import InitialFusion
 from tslrec.models.item_embedding import FixedTable, GrownEmbedding, IdEmbedding
 from tslrec.stages.cold_items import damped_rows, mean_row
 from tslrec.stages.context import Earlier
@@ -113,7 +114,7 @@ class Carried:
         """Gives cold items their explicit rows among the trained weights (see `cold_items`).
 
         Rows of earlier items stay as they are where they must (`keeps_items`). A cold item of a fusion gets an id
-        embedding of zero; its fused row follows in `fix_cold_rows`.
+        embedding of zero, unless that is where its knowledge is; its fused row follows in `fix_cold_rows`.
         """
         with torch.no_grad():
             if isinstance(backbone.item_embedding, GrownEmbedding):
@@ -128,6 +129,8 @@ class Carried:
                 explicit_I = cold_I & (self.items_I < 0) if self.keeps_items else cold_I
                 weight_ID = backbone.item_embedding.weight
                 weight_ID[explicit_I] = mean_row(weight_ID, cold_I)
+                return
+            if isinstance(backbone.item_embedding, InitialFusion):
                 return
             for module in backbone.item_embedding.modules():
                 if isinstance(module, IdEmbedding):

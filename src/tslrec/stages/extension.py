@@ -38,7 +38,7 @@ from tslrec.stages.sft.items import encode_items
 from tslrec.stages.sft.prompt import INSTRUCTION, RESPONSE
 from tslrec.system.errors import UserError
 from tslrec.system.hashing import digest_item_map, digest_rows
-from tslrec.system.manifests import find_result, read_manifest, verify
+from tslrec.system.manifests import MANIFEST, find_result, read_manifest, verify
 from tslrec.system.row_tables import FileTable, read_rows
 
 STAGE = "augment"
@@ -121,6 +121,8 @@ class EarlierStore:
 
     def __init__(self, folder: Path, cache: Path) -> None:
         self.folder = folder.resolve()
+        if not (self.folder / MANIFEST).is_file():
+            raise UserError(f"{folder}: no knowledge store; name the folder of one, such as artifacts/{STAGE}/NAME")
         self.manifest: Mapping[str, Any] = read_manifest(self.folder)
         if self.manifest.get("stage") != STAGE:
             raise UserError(f"{folder}: the result of the stage {self.manifest.get('stage')}; name one of {STAGE}")

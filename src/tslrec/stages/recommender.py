@@ -43,6 +43,10 @@ STEPS_PER_BATCH = 16
 such a visit."""
 
 
+FULL_PRECISION = ("32-true", "32")
+"""The names that Lightning has for fp32."""
+
+
 def negative_sampler(config: TrainingConfig, interactions: Interactions) -> NegativeSampler | None:
     """Draws the negatives of a sampled softmax by training count; None where the softmax is over all items."""
     if config.num_negatives is None:
@@ -58,12 +62,22 @@ def steps_per_batch(trainer: TrainerConfig, training: TrainingConfig) -> int:
     """Optimizer steps of one batch: several where steps can be CUDA graphs.
 
     That is on a single CUDA device, in fp32 (autocast keeps casted weights between steps), with the softmax over all
-    items (negatives are drawn on the host).
+    items (negatives are drawn on the host). Where one setting stands in the way, the log names it.
     """
-    single = trainer.devices in (1, "1") and trainer.num_nodes == 1 and trainer.strategy == "auto"
-    on_cuda = trainer.accelerator in ("gpu", "cuda") and torch.cuda.is_available()
-    possible = single and on_cuda and trainer.precision == "32-true" and training.num_negatives is None
-    return STEPS_PER_BATCH if trainer.step_graphs and possible else 1
+    if not trainer.step_graphs or trainer.accelerator not in ("gpu", "cuda") or not torch.cuda.is_available():
+        return 1
+    needed = {
+        f"trainer.devices={trainer.devices}, with graphs where it is 1": trainer.devices in (1, "1"),
+        f"trainer.num_nodes={trainer.num_nodes}": trainer.num_nodes == 1,
+        f"trainer.strategy={trainer.strategy}, with graphs where it is auto": trainer.strategy == "auto",
+        f"trainer.precision={trainer.precision}": str(trainer.precision) in FULL_PRECISION,
+        "training.num_negatives": training.num_negatives is None,
+    }
+    for setting, possible in needed.items():
+        if not possible:
+            log.info(f"no CUDA graphs of steps: {setting}")
+            return 1
+    return STEPS_PER_BATCH
 
 
 def steps_for(backbone: Backbone, trainer: TrainerConfig, training: TrainingConfig, *, taught: bool = False) -> int:

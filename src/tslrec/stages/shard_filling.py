@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
@@ -27,6 +26,7 @@ from tslrec.knowledge.store_plan import StorePlan
 from tslrec.llm.prompted import KeysAndValues
 from tslrec.llm.readout import PAPER_READOUT, Readout
 from tslrec.stages.sft.model import PreferenceLLM
+from tslrec.system.consoles import plain_console
 from tslrec.system.errors import UserError
 from tslrec.system.meter import Meter
 from tslrec.system.row_tables import Table, read_rows, slices
@@ -112,7 +112,7 @@ def fill_shards(
     with torch.inference_mode(), autocast(precision, model.items_ID.device):
         prefix = model.run_prefix() if model.shared_prefix else None
     columns = (TextColumn("augment · items"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(quiet=not first), transient=True) as progress:
+    with Progress(*columns, console=plain_console(quiet=not first), transient=True) as progress:
         task = progress.add_task("", total=len(items_N))
 
         def compute(span: slice) -> dict[str, Tensor]:

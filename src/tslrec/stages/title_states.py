@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
@@ -23,11 +22,12 @@ from tslrec.knowledge.store import KNOWLEDGE
 from tslrec.knowledge.table_plan import TablePlan, finished_table
 from tslrec.llm.loading import load, load_tokenizer
 from tslrec.llm.title_states import TitleLLM, tokens_before
-from tslrec.llm.title_tokens import ItemTokens, encode_titles
+from tslrec.llm.title_tokens import ItemTokens, encode_titles, refuse_unknown_words
 from tslrec.llm.weights_source import ResolvedSource, resolve
 from tslrec.settings.language_models import LLMConfig
 from tslrec.stages.context import StageContext
 from tslrec.stages.shard_filling import autocast, begin_or_resume
+from tslrec.system.consoles import plain_console
 from tslrec.system.errors import UserError
 from tslrec.system.hashing import digest_texts
 from tslrec.system.processes import is_rank_zero, start_other_processes
@@ -58,8 +58,8 @@ def run(context: StageContext) -> dict[str, Any]:
     else:
         return {}
     if shards.missing:
-        model = new_model(config.llm, source).to(trainer.strategy.root_device)
-        with Progress(*COLUMNS, console=Console(quiet=not first), transient=True) as progress:
+        model = new_model(config.llm, source, tokens).to(trainer.strategy.root_device)
+        with Progress(*COLUMNS, console=plain_console(quiet=not first), transient=True) as progress:
             task = progress.add_task("", total=context.interactions.num_items)
             shards.work(
                 reader_of(model, tokens, context, lambda done: progress.update(task, completed=done), shards),
@@ -101,13 +101,14 @@ def plan_of(context: StageContext, source: ResolvedSource, texts: list[str]) -> 
     return TablePlan(origin=origin, num_rows=num_items, shard_size=numbers.shard_size)
 
 
-def new_model(llm: LLMConfig, source: ResolvedSource) -> TitleLLM:
+def new_model(llm: LLMConfig, source: ResolvedSource, titles: ItemTokens) -> TitleLLM:
     """The pretrained language model as a reader of titles.
 
     Raises:
-        UserError: if the weights cannot be loaded.
+        UserError: if the weights cannot be loaded, or the tokenizer is of another model.
     """
     base, tokenizer = load(source, dtype=llm.dtype, weight_bits=llm.weight_bits)
+    refuse_unknown_words(titles.tokens_N, base)
     return TitleLLM(base, tokens_before(tokenizer), shared_prefix=llm.shared_prefix)
 
 

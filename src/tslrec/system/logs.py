@@ -18,9 +18,9 @@ class ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            from rich.console import Console
+            from tslrec.system.consoles import plain_console
 
-            Console().print(self.format(record), highlight=False, soft_wrap=True, markup=False)
+            plain_console().print(self.format(record), soft_wrap=True)
         except UserError:
             # The output cannot be written (`tslrec.system.outputs`).
             raise

@@ -46,7 +46,9 @@ class Checkpoints:
         self.aside.mkdir(parents=True)
 
     def publish(self, step: int, facts: dict[str, Any]) -> Path:
-        """Gives the temporary folder its manifest and its final name, and removes all but the newest `KEPT`.
+        """Gives the temporary folder its manifest and its final name, and keeps the `KEPT` last ones up to this step.
+
+        Checkpoints of later steps are removed, too: this training did not begin with them, so they were damaged.
 
         Args:
             step: number of finished optimizer steps.
@@ -60,8 +62,9 @@ class Checkpoints:
             # A run that found this checkpoint damaged has reached the same step again.
             shutil.rmtree(final)
         publish(self.aside, final, {"key": final.name, "metrics": {}, "step": step, **facts})
-        for old in self.all()[KEPT:]:
-            shutil.rmtree(old)
+        older = [each for each in self.all() if each.name < final.name]
+        for each in set(self.all()) - {final, *older[: KEPT - 1]}:
+            shutil.rmtree(each)
         return final
 
     def all(self) -> list[Path]:

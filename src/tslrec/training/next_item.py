@@ -22,6 +22,7 @@ from tslrec.models.backbones.base import Backbone
 from tslrec.settings.metrics import DEFAULT_METRICS
 from tslrec.system.errors import UserError
 from tslrec.system.processes import rank_and_world_size, sum_over_processes
+from tslrec.training.full_precision import computing_in_full_precision, in_full_precision
 from tslrec.training.nonfinite_guard import NonFiniteGuard
 from tslrec.training.sampled_softmax import NegativeSampler
 from tslrec.training.soft_targets import SoftTargets
@@ -73,6 +74,8 @@ class NextItemModule(RankingHooks):
         self.weight_decay = weight_decay
         self.loss_sums = torch.zeros(2, dtype=torch.float64)
         """Of this epoch on this rank: the loss summed over targets, and the number of targets."""
+        self.ranking: list[Backbone] = []
+        """The backbone of the evaluation that runs, in fp32. In a list, since it is no part of the module's state."""
         self.steps_per_batch = steps_per_batch
         self.automatic_optimization = steps_per_batch == 1
         self.static: StaticTraining | None = None
@@ -188,12 +191,24 @@ class NextItemModule(RankingHooks):
         """User vectors and the output table; None for the empty batch of a process without users of its own."""
         if len(batch.targets) == 0:
             return None
-        table_ID = self.backbone.item_embedding.table()
-        user_BE = self.backbone(batch.items_BL, batch.lengths_B, batch.users_B, table_ID)
         assert batch.seen_rows is not None
         assert batch.seen_items is not None
         users = EvaluatedUsers(batch.users_B, batch.targets, batch.seen_rows, batch.seen_items)
-        return ScoredUsers(users, user_BE, self.backbone.output_table(table_ID))
+        if not self.ranking:
+            self.ranking.append(in_full_precision(self.backbone))
+        (backbone,) = self.ranking
+        with computing_in_full_precision(self.device):
+            table_ID = backbone.item_embedding.table()
+            user_BE = backbone(batch.items_BL, batch.lengths_B, batch.users_B, table_ID)
+            return ScoredUsers(users, user_BE, backbone.output_table(table_ID))
+
+    def on_validation_epoch_end(self) -> None:
+        self.ranking.clear()
+        super().on_validation_epoch_end()
+
+    def on_test_epoch_end(self) -> None:
+        self.ranking.clear()
+        super().on_test_epoch_end()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]

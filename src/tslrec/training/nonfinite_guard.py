@@ -27,7 +27,8 @@ class NonFiniteGuard(lightning.Callback):
     and end of an epoch, and after `CHECK_EVERY` steps at the latest. By then the weights in memory may be spoilt, but
     no checkpoint and no selected weights ever are. In both cases the message names the first step that was not finite.
 
-    Under DeepSpeed, which holds the gradients itself, only the loss is checked.
+    Under DeepSpeed, which holds the gradients itself, only the loss is checked; also with a gradient scaler (precision
+    16-mixed), which tries scales at which gradients overflow, and leaves out those steps.
 
     Args:
         stage: the stage's name, for the message.
@@ -55,7 +56,8 @@ class NonFiniteGuard(lightning.Callback):
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        largest = largest_gradient(optimizer)
+        scales = getattr(trainer.precision_plugin, "scaler", None) is not None
+        largest = None if scales else largest_gradient(optimizer)
         if self.loss is not None:
             self.note(trainer, self.loss, largest)
         elif largest is not None and in_any_process(~torch.isfinite(largest)):

@@ -105,9 +105,19 @@ class Resuming(lightning.Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.install_signal_handlers()
         self.written = time.monotonic()
+        if trainer.num_training_batches == 1 and trainer.fit_loop.restarted_on_epoch_start:
+            # Lightning takes the start of such an epoch for the end of its batch, and counts that for the logs.
+            trainer.fit_loop.epoch_loop._batches_that_stepped -= 1
 
     def on_test_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.install_signal_handlers()
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Writes a checkpoint if one is due, where an epoch is a single batch, after which none can be written."""
+        resumed = trainer.fit_loop.restarted_on_epoch_start
+        if trainer.num_training_batches == 1 and trainer.global_step > 0 and not resumed:
+            forget_the_last_epoch(trainer)
+            self.write_if_due(trainer)
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
@@ -120,8 +130,15 @@ class Resuming(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Writes a checkpoint if one is due or a stop was asked for, but not between an epoch and its validation."""
-        if trainer.is_last_batch:
-            return
+        if not trainer.is_last_batch:
+            self.write_if_due(trainer)
+
+    def write_if_due(self, trainer: lightning.Trainer) -> None:
+        """Writes a checkpoint if one is due or a stop was asked for; all ranks call it.
+
+        Raises:
+            StoppedError: if a stop was asked for.
+        """
         due = trainer.is_global_zero and time.monotonic() - self.written >= self.every_seconds
         stopped, due = self.exchange.any_of([self.request.number is not None, due], trainer.strategy.root_device)
         if stopped or due:
@@ -190,6 +207,20 @@ class Resuming(lightning.Callback):
         # A rank beyond the earlier number of processes has no saved state and keeps its seed.
         if rank < len(state_dict["random"]):
             self.to_restore = state_dict["random"][rank]
+
+
+def forget_the_last_epoch(trainer: lightning.Trainer) -> None:
+    """Sets the batches of an epoch that has ended back to none, as Lightning does once the next one has started.
+
+    Otherwise a training that resumes from a checkpoint of this moment would take the next epoch for ended.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    loop.batch_progress.reset_on_run()
+    loop.scheduler_progress.reset_on_run()
+    loop.automatic_optimization.optim_progress.reset_on_run()
+    loop.val_loop.batch_progress.total.reset()
+    # Lightning counts one less where it resumed from such a moment.
+    trainer.fit_loop.epoch_progress.current.ready = trainer.current_epoch + 1
 
 
 def every_random_state() -> list[dict[str, Any]]:

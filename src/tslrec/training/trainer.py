@@ -14,7 +14,7 @@ import torch
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 from rich import get_console
 from torch.nn.parallel import DistributedDataParallel
 
@@ -155,11 +155,11 @@ class StageTrainers:
             meter = self.meter or Meter()
             # The last callback, so that a checkpoint holds what the others did in the same step.
             own.append(Resuming(self.stage, self.checkpoints, every_seconds=seconds, stage_log=log, meter=meter))
-        return lightning.Trainer(
+        trainer = lightning.Trainer(
             accelerator=self.config.accelerator,
             devices=self.config.devices,
             num_nodes=self.config.num_nodes,
-            strategy=make_strategy(strategy),
+            strategy=instantiate(strategy) if isinstance(strategy, dict) else strategy,
             precision=self.config.llm_precision if llm else self.config.precision,  # type: ignore[arg-type]
             max_epochs=max_epochs,
             callbacks=[*callbacks, *own],
@@ -174,18 +174,18 @@ class StageTrainers:
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
+        keep_buffers_here(trainer.strategy)
+        return trainer
 
 
-def make_strategy(setting: Any) -> Any:
-    """Lightning's strategy for `trainer.strategy` or `trainer.llm_strategy`: a name, or a section with a `_target_`."""
-    if isinstance(setting, dict):
-        return instantiate(setting)
-    if setting == "ddp":
-        # Our buffers never change and are equal on all ranks. Otherwise DDP would send them, among them the knowledge
-        # embeddings of the whole catalogue, from rank 0 to the others before every step.
-        settings: dict[str, Any] = {buffer_setting(): False}
-        return DDPStrategy(**settings)
-    return setting
+def keep_buffers_here(strategy: Strategy) -> None:
+    """Keeps DDP, whatever name it was chosen by, from sending buffers from rank 0 to the others before every step.
+
+    Our buffers never change and are equal on all ranks; among them are the knowledge embeddings of the whole catalogue.
+    A strategy that was given this setting keeps it.
+    """
+    if isinstance(strategy, DDPStrategy):
+        strategy._ddp_kwargs.setdefault(buffer_setting(), False)
 
 
 def buffer_setting() -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from hydra.errors import HydraException
 
 from support.checkout import CHECKOUT
+from tslrec.cli.main import main
 from tslrec.pipeline.composition import compose_overrides
 from tslrec.reports.paper.grid import Cell, read_grid, runnable
 from tslrec.system.errors import UserError
@@ -95,3 +97,36 @@ def test_what_is_wrong_with_a_grid_is_one_line(tmp_path: Path, groups: list[str]
     with pytest.raises(UserError, match=words) as caught:
         read_grid(written(tmp_path, *groups))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("groups: []", "no list of 'groups'"),
+        ("groups: [a]", "no list of 'groups'"),
+        (f"common: 5\ngroups: [{GROUP}}}]", "'common' has no settings of all groups"),
+        (f"common:\ngroups: [{GROUP}}}]", "'common' has no settings of all groups"),
+        (f"groups: [{GROUP}, settings: 5}}]", "group 'A' has settings: 5, which is no list"),
+        (f"groups: [{GROUP}, control_of: B}}]", "group 'A' has control_of: B, which is no list"),
+    ],
+)
+def test_what_is_no_grid_is_refused(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "grid.yaml").write_text(content)
+    with pytest.raises(UserError, match=re.escape(message)):
+        read_grid(tmp_path / "grid.yaml")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--draw", "--only", "zzz*"], "--only zzz*: no finished cell matches"),
+        (["--draw", "--list"], "not allowed with argument"),
+    ],
+)
+def test_options_of_paper_that_give_nothing_are_refused(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["paper", "--results", str(CHECKOUT / "results"), *options])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err

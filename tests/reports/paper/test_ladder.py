@@ -18,6 +18,7 @@ from tslrec.reports.paper.comparisons import compared, probability
 from tslrec.reports.paper.document import TableView
 from tslrec.reports.paper.grid import read_grid
 from tslrec.reports.paper.ladder import gain_charts, verdict
+from tslrec.reports.paper.ladder_groups import activity_points
 from tslrec.reports.paper.ladder_rows import best_before, controls_of, seconds_of, steps
 from tslrec.reports.paper.sections import SectionInputs, make_section, wanted_by
 from tslrec.reports.paper.seed_rows import rows_of
@@ -222,3 +223,19 @@ def test_wrong_rungs_are_refused(results: Path, line: str, message: str) -> None
     (results / "grid.yaml").write_text(f"{GRID}  - {line}\n", encoding="utf-8")
     with pytest.raises(UserError, match=message):
         read_grid(results / "grid.yaml")
+
+
+def test_gains_of_groups_are_over_the_seeds_that_both_rows_have(results: Path) -> None:
+    made(results, seeds=(0,))
+    for seed in (1, 2):
+        make_cell(results / "cells", method="base", seed=seed, validation=0.05)
+    found = steps(SectionInputs(read_cells(results / "cells"), results).rows, read_grid(results / "grid.yaml"))
+    (step,) = (each for each in found if each.row.method_name == "distilled" and not each.control)
+    assert [cell.seed for cell in step.base.cells] == [0, 1, 2]
+    groups = [
+        [group["metrics"]["masked/NDCG@10"] for group in row.cells[0].content["by_activity"]]
+        for row in (step.row, step.base)
+    ]
+    points = [point for point in activity_points(step, "masked/NDCG@10") if point is not None]
+    assert [point.value for point in points] == pytest.approx([own - base for own, base in zip(*groups, strict=True)])
+    assert points[0].sources == (step.row.cells[0].name, step.base.cells[0].name)

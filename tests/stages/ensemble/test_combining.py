@@ -14,7 +14,7 @@ from tslrec.evaluation.ranking import target_ranks
 from tslrec.stages.ensemble.combining import combined, last_items, voice_of
 from tslrec.stages.ensemble.products import Product
 from tslrec.stages.ensemble.spread import Spread
-from tslrec.stages.ensemble.trials import ranks_of, some_users, weighted
+from tslrec.stages.ensemble.trials import ranks_of, rows_of, some_users, weighted
 from tslrec.stages.restored import Restored
 
 ITEMS, USERS = 12, 5
@@ -134,3 +134,10 @@ def test_trials_rank_as_the_evaluation_does(data: st.DataObject, seed: int, rows
             part = weighted([each[begin:end] for each in scores], weights)
             found.append(ranks_of(part, some_users(users, begin, end), masked=masked))
         assert torch.equal(torch.cat(found), ranks_B)
+
+
+@pytest.mark.parametrize(("begin", "end"), [(0, 3), (2, 5), (4, 9)])
+def test_rows_of_sparse_vectors_are_those_of_the_vectors(begin: int, end: int) -> None:
+    user_BE = torch.randn(USERS, 7, generator=torch.Generator().manual_seed(1)).relu()
+    assert torch.equal(rows_of(user_BE, begin, end), user_BE[begin:end])
+    assert torch.equal(rows_of(user_BE.to_sparse(), begin, end), user_BE[begin:end])

@@ -60,14 +60,14 @@ class P5Sizes:
 
 
 def code_length(num_items: int, clusters: int, largest: int) -> int:
-    """Tokens of a code of the collaborative index, if all groups of a split are equally large.
+    """Tokens of a code of the collaborative index, if all groups of a split are equally large; it always splits once.
 
     Args:
         num_items: I.
         clusters: groups of a split, two or more.
         largest: items of a group that is not split further.
     """
-    splits = 0
+    splits = 1
     while num_items > largest * clusters**splits:
         splits += 1
     return splits + 1

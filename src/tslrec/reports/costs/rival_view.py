@@ -31,17 +31,15 @@ def print_rivals(plans: Sequence[RivalPlan], config: Config, console: Console) -
             f"{plan.title} on {plan.model}: {plan.parameters:,} parameters, {plan.trainable:,} trainable; training "
             f"takes {plan.memory_gib:.2f} GiB on one device; {plan.epochs:g} epoch{'' if plan.epochs == 1 else 's'} "
             f"at most: {plan.epochs * plan.epoch.flops / 1e12:,.0f} TFLOP",
-            highlight=False,
         )
         for assumption in plan.assumptions:
-            console.print(f"  taken for granted: {assumption}", highlight=False)
+            console.print(f"  taken for granted: {assumption}")
         if device.memory_gib is not None and plan.memory_gib > device.memory_gib:
             console.print(
                 f"  {plan.memory_gib:.1f} GiB do not fit one {device.title} ({device.memory_gib:g} GiB): lower the "
                 "method's batch_size, or a smaller llm",
-                highlight=False,
             )
-    console.print(f"Device: {device.title}", highlight=False)
+    console.print(f"Device: {device.title}")
     print_table(table, console)
 
 

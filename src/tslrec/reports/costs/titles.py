@@ -69,12 +69,11 @@ def print_titles_plan(config: Config, seed: int, console: Console) -> None:
         f"{reading.flops / 1e12:,.1f} TFLOP; {duration(reading.seconds)} on {device.title}, bound by "
         f"{reading.bound_by}; {plan.memory_gib:.2f} GiB"
     )
-    console.print(text, highlight=False)
+    console.print(text)
     if device.memory_gib is not None and plan.memory_gib > device.memory_gib:
         console.print(
             f"{plan.memory_gib:.1f} GiB do not fit one {device.title} ({device.memory_gib:g} GiB): "
             "llm.weight_bits=8 or 4, or a smaller llm",
-            highlight=False,
         )
 
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tslrec.config import Config
-from tslrec.reports.costs.memories import augmentation_memory_of, e4srec_memory_of, memory_of, misfits
+from tslrec.reports.costs.memories import WAYS, augmentation_memory_of, e4srec_memory_of, memory_of, misfits
 from tslrec.reports.costs.memory import Memory
 from tslrec.reports.costs.work import Plan, Work
 from tslrec.reports.whole_tables import print_table
@@ -24,30 +24,28 @@ def print_plan(plan: Plan, config: Config, console: Console) -> None:
     console.print(
         f"{config.llm.name}: {shape.num_parameters:,} parameters, {plan.trainable:,} of them and of the heads "
         f"trainable ({plan.trainable / (shape.num_parameters + plan.trainable):.3%})",
-        highlight=False,
     )
     ours, rivals = (f"{before} + {after}" for before, after in (plan.prompt, plan.e4srec_prompt))
-    console.print(f"Prompt: {ours} tokens, E4SRec's {rivals} ({counted})", highlight=False)
+    console.print(f"Prompt: {ours} tokens, E4SRec's {rivals} ({counted})")
     console.print(
         f"Shown: the last {config.training.max_len} items; {plan.truncated_users:,} users are cut, "
         f"{plan.truncated_items:,} interactions not shown",
-        highlight=False,
     )
     if config.sft.reads_titles:
         console.print(
             f"Items: sft.item_input={config.sft.item_input}, {plan.items.mean:.1f} tokens each ({plan.items.known})",
-            highlight=False,
         )
-    console.print(device_line(plan, config), highlight=False)
+    console.print(device_line(plan, config))
     print_table(lengths(plan), console)
     print_table(works(plan), console)
     if config.trainer.accelerator != "cpu":
         print_table(memories(plan, config), console)
         for line in misfits(plan, config):
-            console.print(line, highlight=False)
-    steps = plan.sft["shared"].tokens.steps
+            console.print(line)
+    way = WAYS[config.llm.shared_prefix]
+    steps = plan.sft[way].tokens.steps
     epochs = config.sft.max_epochs * (config.sft.steps_per_epoch or steps) / steps
-    sft, augmentation = plan.sft["shared"], plan.augmentation["shared"]
+    sft, augmentation = plan.sft[way], plan.augmentation[way]
     flops = epochs * sft.flops + augmentation.flops
     console.print(
         f"All of TSLRec's language-model work, {epochs:g} epoch{'s' if epochs > 1 else ''} of SFT and the "
@@ -56,7 +54,6 @@ def print_plan(plan: Plan, config: Config, console: Console) -> None:
         "An epoch of E4SRec computes "
         f"{plan.e4srec['shared'].flops / sft.flops:.1f} times what an epoch of the SFT does "
         f"({plan.e4srec['naive'].flops / plan.sft['naive'].flops:.1f} times, both in the naive way).",
-        highlight=False,
     )
 
 

@@ -15,10 +15,10 @@ from tslrec.reports.paper.comparisons import RIVALS, compared, probability, riva
 from tslrec.reports.paper.document import Section, TableCell, TableView, digits
 from tslrec.reports.paper.figure3 import read
 from tslrec.reports.paper.figure4 import CASES
-from tslrec.reports.paper.figure5 import by_group
+from tslrec.reports.paper.figure5 import groups_gain
 from tslrec.reports.paper.published import PAPER, PublishedResults
 from tslrec.reports.paper.sections import SectionInputs, section
-from tslrec.reports.paper.seed_rows import Row, common_seeds
+from tslrec.reports.paper.seed_rows import Row
 
 HOLDS, FAILS, UNMEASURED = "holds", "does not hold here", "not measured"
 UNSELECTED = "holds, over a Base that validation does not choose"
@@ -224,7 +224,7 @@ def activity_lines(rows: Sequence[Row]) -> Iterator[list[TableCell | str]]:
         found = True
         for protocol, title in PROTOCOLS.items():
             for claim, each in ((EVERYWHERE, row), (BOTTLENECK, beside["ci"])):
-                gains = groups_gain(each, beside["base"], protocol)
+                gains = groups_gain(each, beside["base"], f"{protocol}/{METRIC}")
                 shown = TableCell(
                     " ".join(digits(value) for value in gains),
                     f"{METRIC} less Base's, the least active fifth of the users first; no test",
@@ -235,13 +235,3 @@ def activity_lines(rows: Sequence[Row]) -> Iterator[list[TableCell | str]]:
     if not found:
         yield [EVERYWHERE, "", UNMEASURED, ""]
         yield [BOTTLENECK, "", UNMEASURED, ""]
-
-
-def groups_gain(row: Row, rival: Row, protocol: str) -> list[float]:
-    """Mean difference of each group of users over the common seeds, the least active users first."""
-    seeds = common_seeds(row, rival)
-    ours, theirs = (
-        by_group(Row(tuple(cell for cell in each.cells if cell.seed in seeds)), "by_activity", f"{protocol}/{METRIC}")
-        for each in (row, rival)
-    )
-    return [statistics.fmean(mine) - statistics.fmean(his) for mine, his in zip(ours, theirs, strict=True)]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
 from tslrec.evaluation.protocols import PROTOCOLS
 from tslrec.reports.paper.document import Chart, Section, Series
 from tslrec.reports.paper.sections import SectionInputs, section
-from tslrec.reports.paper.seed_rows import Row, by_setting, by_variant, mean_point
+from tslrec.reports.paper.seed_rows import Row, by_setting, by_variant, common_seeds, mean_point
 
 
 @section("figure5", place=60, methods=("base", "ci", "tslrec"))
@@ -59,6 +60,16 @@ def by_group(row: Row, field: str, metric: str) -> list[list[float]]:
         list(values)
         for values in zip(*([g["metrics"][metric] for g in c.content[field]] for c in row.cells), strict=True)
     ]
+
+
+def groups_gain(row: Row, rival: Row, metric: str) -> list[float]:
+    """Mean difference of each group of users by activity over the common seeds, the least active users first."""
+    seeds = common_seeds(row, rival)
+    ours, theirs = (
+        by_group(Row(tuple(cell for cell in each.cells if cell.seed in seeds)), "by_activity", metric)
+        for each in (row, rival)
+    )
+    return [statistics.fmean(mine) - statistics.fmean(his) for mine, his in zip(ours, theirs, strict=True)]
 
 
 def label_of(group: Mapping[str, Any]) -> str:

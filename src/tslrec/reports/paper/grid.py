@@ -104,9 +104,12 @@ def read_grid(path: Path) -> list[Cell]:
     except (OSError, UnicodeDecodeError, YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: no grid ({reason}); name a file like results/grid.yaml") from error
-    if not isinstance(grid, Mapping) or not isinstance(grid.get("groups"), list):
+    groups, common = (grid.get("groups"), grid.get("common", {})) if isinstance(grid, Mapping) else (None, {})
+    if not isinstance(groups, list) or not groups or not all(isinstance(each, Mapping) for each in groups):
         raise UserError(f"{path}: no list of 'groups'; write it like results/grid.yaml")
-    cells = [cell for group in grid["groups"] for cell in cells_of({**grid.get("common", {}), **group}, path)]
+    if not isinstance(common, Mapping):
+        raise UserError(f"{path}: 'common' has no settings of all groups; write it like results/grid.yaml")
+    cells = [cell for group in groups for cell in cells_of({**common, **group}, path)]
     check_controls(cells, path)
     seen: set[str] = set()
     for cell in cells:
@@ -130,6 +133,9 @@ def cells_of(group: Mapping[str, Any], path: Path) -> list[Cell]:
     for key in ("name", *needed):
         if key not in group or (key in LISTS and not isinstance(group[key], list)):
             raise UserError(f"{path}: group '{name}' needs '{key}'{', a list' if key in LISTS else ''}; add it")
+    for key in ("settings", "control_of"):
+        if not isinstance(group.get(key, []), list):
+            raise UserError(f"{path}: group '{name}' has {key}: {group[key]}, which is no list; write [...]")
     if group.get("rung", RUNGS[0]) not in RUNGS:
         raise UserError(f"{path}: group '{name}' has the rung '{group['rung']}'; the rungs are {', '.join(RUNGS)}")
     removed = group.get("removed")

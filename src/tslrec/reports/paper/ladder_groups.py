@@ -5,7 +5,6 @@ Shapes: T tested users.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,7 +14,7 @@ from tslrec.evaluation.protocols import PROTOCOLS
 from tslrec.evaluation.user_groups import degree_labels, gains
 from tslrec.reports.paper.cells import DEGREES, CellResult
 from tslrec.reports.paper.document import Chart, Point, Series
-from tslrec.reports.paper.figure5 import by_group, label_of
+from tslrec.reports.paper.figure5 import groups_gain, label_of
 from tslrec.reports.paper.grid import RUNGS
 from tslrec.reports.paper.ladder_rows import Step
 from tslrec.reports.paper.seed_rows import common_seeds
@@ -88,10 +87,7 @@ def per_user(cell: CellResult, protocol: str, metric: str) -> NDArray[np.float64
 
 
 def activity_points(step: Step, metric: str) -> list[Point | None]:
-    """The difference of the means over seeds in each group by activity."""
-    mine, base = (by_group(row, "by_activity", metric) for row in (step.row, step.base))
-    names = (*step.row.names, *step.base.names)
-    return [
-        Point(statistics.fmean(own) - statistics.fmean(theirs), sources=names)
-        for own, theirs in zip(mine, base, strict=True)
-    ]
+    """The mean gain in each group by activity, over the common seeds."""
+    seeds = common_seeds(step.row, step.base)
+    names = tuple(cell.name for row in (step.row, step.base) for cell in row.cells if cell.seed in seeds)
+    return [Point(gain, sources=names) for gain in groups_gain(step.row, step.base, metric)]

@@ -164,6 +164,9 @@ class Runner:
                 command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
             )
             self.running.add(process)
+            if self.received is not None:
+                # A signal that arrived while it was started has not reached it.
+                process.send_signal(signal.SIGTERM)
             return process
 
     def collect(self, cell: Cell, arguments: list[str]) -> CellResult:

@@ -18,15 +18,15 @@ STYLES = {"best": "bold", "second": "underline", "significant": "bold", "inconsi
 
 def print_section(section: Section, console: Console) -> None:
     """Prints a section; charts are printed as tables of their numbers."""
-    console.print(section.title, style="bold", highlight=False)
-    console.print(section.text, highlight=False, markup=False)
+    console.print(section.title, style="bold")
+    console.print(section.text)
     for table in (*section.tables, *map(chart_table, section.charts), *section.more):
         console.print()
         print_whole(table_of(table), console)
         for note in table.notes:
-            console.print(note, style="dim", highlight=False, markup=False)
+            console.print(note, style="dim")
     if section.missing_note:
-        console.print(f"Not there: {section.missing_note}", highlight=False, markup=False)
+        console.print(f"Not there: {section.missing_note}")
     console.print()
 
 
@@ -41,12 +41,12 @@ def print_whole(table: Table, console: Console) -> None:
 
 def table_of(view: TableView) -> Table:
     """A table for rich; columns with measured numbers are aligned to the right."""
-    table = Table(title=Text(view.title), title_justify="left", box=None, pad_edge=False)
+    table = Table(title=view.title, title_justify="left", box=None, pad_edge=False)
     for i, column in enumerate(view.columns):
         measured = any(isinstance(row[i], TableCell) for row in view.rows)
-        table.add_column(Text(column), justify="right" if measured else "left", no_wrap=measured)
+        table.add_column(column, justify="right" if measured else "left", no_wrap=measured)
     for row in view.rows:
         table.add_row(
-            *(Text(each.text, STYLES.get(each.mark, "")) if isinstance(each, TableCell) else Text(each) for each in row)
+            *(Text(each.text, STYLES.get(each.mark, "")) if isinstance(each, TableCell) else each for each in row)
         )
     return table

@@ -36,8 +36,8 @@ class VoicedUsers:
 
     Attributes:
         users: of the batch.
-        said: of each member its user vectors `[B, E]`, or, where these are longer than a list of all items, its scores
-            `[B, I]`.
+        said: of each member its user vectors `[B, E]`; as a sparse tensor where they are as long as a list of all
+            items, which nearly all zeros are.
     """
 
     users: EvaluatedUsers
@@ -71,7 +71,7 @@ class Trials:
                             f"members: number {number} gives user vectors that are not finite; train it anew"
                         )
                 kept = [
-                    product(user_BE) if product.is_wide else user_BE
+                    user_BE.to_sparse() if product.is_wide else user_BE
                     for product, user_BE in zip(self.products, said, strict=True)
                 ]
                 self.batches.append(VoicedUsers(evaluated_users(batch), tuple(kept)))
@@ -86,10 +86,9 @@ class Trials:
             size = len(batch.users.targets_B)
             for begin in range(0, size, rows):
                 users = some_users(batch.users, begin, min(size, begin + rows))
-                said = [each[begin : begin + rows] for each in batch.said]
                 scores = [
-                    each if product.is_wide else product(each)
-                    for product, each in zip(self.products, said, strict=True)
+                    product(rows_of(each_BE, begin, begin + rows))
+                    for product, each_BE in zip(self.products, batch.said, strict=True)
                 ]
                 for weights, metric in zip(weightings, metrics, strict=True):
                     assert isinstance(metric, RankMetric)
@@ -97,6 +96,13 @@ class Trials:
         for metric in metrics:
             metric.distributed_available_fn = no_other_process
         return [float(metric.compute()) for metric in metrics]
+
+
+def rows_of(user_BE: Tensor, begin: int, end: int) -> Tensor:
+    """Some of the user vectors, with their zeros."""
+    if not user_BE.is_sparse:
+        return user_BE[begin:end]
+    return user_BE.narrow_copy(0, begin, min(end, len(user_BE)) - begin).to_dense()
 
 
 def weighted(scores: Sequence[Tensor], weights: Weights) -> Tensor:

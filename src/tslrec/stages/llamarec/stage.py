@@ -58,12 +58,13 @@ def run(context: StageContext) -> dict[str, Any]:
     tokenizer = load_tokenizer(source)
     pieces = pieces_for(tokenizer, numbers)
     titles = read_item_titles(context.inputs["titles"])
+    items = encode_titles(tokenizer, titles.texts, numbers.title_tokens)
     of_lists = [parse_metric(name)[1] for name in config.metrics if needs_lists(name)]
     retrieved = retrieve_all(context, max([numbers.candidates, *of_lists]))
     data = RankerDataModule(
         context.interactions,
         pieces,
-        encode_titles(tokenizer, titles.texts, numbers.title_tokens),
+        items,
         ranker_packer(pieces, shared_prefix=config.llm.shared_prefix),
         numbers=numbers,
         retrieved=retrieved,
@@ -75,7 +76,7 @@ def run(context: StageContext) -> dict[str, Any]:
     def make_model() -> TextLLM:
         # The retriever drew random numbers, and DDP then seeds anew: the first weights are those of one process.
         torch.set_rng_state(drawn)
-        return new_ranker(config.llm, numbers.lora, source, pieces)
+        return new_ranker(config.llm, numbers.lora, source, pieces, items)
 
     module = RankerModule(
         make_model,

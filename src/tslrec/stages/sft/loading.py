@@ -6,24 +6,21 @@ Shapes: I items (row 0 is padding), D hidden size of the backbone.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
-from torch import Tensor, nn
+import numpy as np
+from torch import Tensor
 
 from tslrec.llm.adapter import load_adapted
 from tslrec.llm.item_input import EMBEDDINGS, ItemInput
 from tslrec.llm.loading import load, load_to_train, load_tokenizer
 from tslrec.llm.packing import Packer
 from tslrec.llm.prompted import add_lora, packer_of
+from tslrec.llm.title_tokens import refuse_unknown_words
 from tslrec.llm.weights_source import ResolvedSource
 from tslrec.settings.language_models import LLMConfig
 from tslrec.stages.sft.model import PreferenceLLM
 from tslrec.stages.sft.prompt import encode_prompt
-from tslrec.system.errors import UserError
 from tslrec.training.deepspeed_zero import gathered
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 def new_model(
@@ -46,7 +43,7 @@ def new_model(
         UserError: if the weights cannot be loaded, or the tokenizer is of another model.
     """
     base, tokenizer = load_to_train(llm, source)
-    refuse_unknown_words(items, base)
+    refuse_unknown_words(np.concatenate([[0], *(items.titles or ())]), base)
     with gathered(base.get_input_embeddings().parameters()):
         return PreferenceLLM(
             add_lora(base, llm.lora),
@@ -94,7 +91,7 @@ def load_trained(
         UserError: if the weights cannot be loaded, or the tokenizer is of another model.
     """
     base, tokenizer = load(source, dtype=llm.dtype, weight_bits=llm.weight_bits)
-    refuse_unknown_words(items, base)
+    refuse_unknown_words(np.concatenate([[0], *(items.titles or ())]), base)
     adapted, heads = load_adapted(base, folder)
     num_clusters = heads["group_head.bias"].shape[0]
     model = PreferenceLLM(
@@ -109,18 +106,3 @@ def load_trained(
         if module is not None:
             module.load_state_dict({name: heads[f"{layer}.{name}"] for name in ("weight", "bias")})
     return model.requires_grad_(False).eval()
-
-
-def refuse_unknown_words(items: ItemInput, base: PreTrainedModel) -> None:
-    """Refuses titles with tokens that the language model has no embeddings of.
-
-    Raises:
-        UserError: naming the token.
-    """
-    known = cast(nn.Embedding, base.get_input_embeddings()).num_embeddings
-    largest = max((int(title.max()) for title in items.titles or () if len(title)), default=0)
-    if largest >= known:
-        raise UserError(
-            f"llm: its tokenizer gives token {largest} in a title, the model has {known}; give the model's own "
-            "tokenizer"
-        )
