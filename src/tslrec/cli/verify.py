@@ -4,7 +4,8 @@
   tslrec verify FOLDER --run artifacts/runs/NAME     an exported folder against the run that it was made from
 
 Exit code 1 if a rank differs. On another machine or with another number of threads the last bits of a score may
-differ, and with them the ranks of near ties.
+differ, and with them the ranks of near ties. So may those of a language model that was trained and tested in 16 bits
+(trainer.llm_precision), since it is loaded in llm.dtype.
 """
 
 from __future__ import annotations
