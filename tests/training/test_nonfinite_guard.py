@@ -10,6 +10,7 @@ from typing import Any
 import lightning
 import pytest
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 
 from support.in_process import train_here
 from support.runs import SMALL
@@ -81,10 +82,10 @@ def test_a_gradient_scaler_may_try_a_scale_that_overflows() -> None:
     optimizer = torch.optim.SGD([weight])
     guard = NonFiniteGuard("backbone", "lower the learning rate")
     place = {"global_step": 0, "current_epoch": 0, "fit_loop": SimpleNamespace(batch_idx=0)}
-    scaling = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=object()), **place)
+    scaling = SimpleNamespace(precision_plugin=MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu")), **place)
     guard.on_before_optimizer_step(scaling, None, optimizer)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="the loss is not finite"):
         guard.on_before_backward(scaling, None, torch.tensor(torch.inf))  # type: ignore[arg-type]
-    plain = SimpleNamespace(precision_plugin=SimpleNamespace(), **place)
+    plain = SimpleNamespace(precision_plugin=MixedPrecision("bf16-mixed", "cpu"), **place)
     with pytest.raises(UserError, match="the gradient is not finite"):
         guard.on_before_optimizer_step(plain, None, optimizer)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 
 from tslrec.system import devices
@@ -56,7 +57,8 @@ class NonFiniteGuard(lightning.Callback):
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        scales = getattr(trainer.precision_plugin, "scaler", None) is not None
+        precision = trainer.precision_plugin
+        scales = isinstance(precision, MixedPrecision) and precision.scaler is not None
         largest = None if scales else largest_gradient(optimizer)
         if self.loss is not None:
             self.note(trainer, self.loss, largest)
