@@ -154,7 +154,9 @@ def test_cells_of_a_removed_method_are_listed_and_neither_counted_nor_run(
         main([*arguments, "--only", gone])
     assert caught.value.code == 2
     assert f"{gone}: was removed after commit 6ba8946; check it out to run it" in capsys.readouterr().err
-    main([*arguments, "--only", gone, "--draw"])
+    with pytest.raises(SystemExit):
+        main([*arguments, "--only", gone, "--draw"])
+    assert f"--only {gone}: no finished cell matches" in capsys.readouterr().err
 
 
 def test_a_cell_whose_settings_have_changed_is_run_again(
