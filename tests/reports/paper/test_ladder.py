@@ -13,7 +13,7 @@ from support.made_cells import make_cell
 from support.made_sections import text
 from tslrec.evaluation.significance import holm
 from tslrec.evaluation.user_groups import degree_groups, degree_labels
-from tslrec.reports.paper.cells import read_cell, read_cells
+from tslrec.reports.paper.cells import DEGREES, read_cell, read_cells
 from tslrec.reports.paper.comparisons import compared, probability
 from tslrec.reports.paper.document import TableView
 from tslrec.reports.paper.grid import read_grid
@@ -239,3 +239,16 @@ def test_gains_of_groups_are_over_the_seeds_that_both_rows_have(results: Path) -
     points = [point for point in activity_points(step, "masked/NDCG@10") if point is not None]
     assert [point.value for point in points] == pytest.approx([own - base for own, base in zip(*groups, strict=True)])
     assert points[0].sources == (step.row.cells[0].name, step.base.cells[0].name)
+
+
+def test_both_charts_of_groups_have_the_same_series_where_early_cells_lack_degrees(results: Path) -> None:
+    cells = made(results).cells
+    for cell in cells:
+        if cell.method == "ensemble":
+            del cell.arrays[DEGREES]  # type: ignore[attr-defined]
+    charts = make_section("ladder", SectionInputs(cells, results)).charts
+    by_degree, by_activity = (
+        next(each for each in charts if what in each.title and "not masked" not in each.title)
+        for what in ("was trained", "activity")
+    )
+    assert [series.name for series in by_degree.series] == [series.name for series in by_activity.series]

@@ -33,9 +33,8 @@ def group_charts(found: Sequence[Step], metric: str) -> list[Chart]:
         for protocol, title in PROTOCOLS.items():
             chosen = chosen_steps(own, f"{protocol}/{metric}")
             heading = f"{chosen[0].base.title}, history {title}" if chosen else ""
-            with_degrees = [step for step in chosen if all(DEGREES in cell.arrays for cell in step.row.cells)]
-            if with_degrees:
-                series = [Series(step.title, degree_points(step, protocol, metric)) for step in with_degrees]
+            if chosen and (groups_T := groups_by_degree(chosen)) is not None:
+                series = [Series(step.title, degree_points(step, protocol, metric, groups_T)) for step in chosen]
                 charts.append(
                     Chart(
                         f"{heading}: by how often the item to be found was trained",
@@ -60,20 +59,29 @@ def chosen_steps(steps: Sequence[Step], metric: str) -> list[Step]:
     return [max(rung, key=lambda step: step.validation(metric)) for rung in rungs if rung]
 
 
-def degree_points(step: Step, protocol: str, metric: str) -> list[Point | None]:
+def groups_by_degree(steps: Sequence[Step]) -> NDArray[np.uint8] | None:
+    """The group of each tested user's item to be found, `[T]`; None if no cell has it.
+
+    It is the same in all cells of a data set; those of the first runs do not hold it.
+    """
+    cells = (cell for step in steps for cell in (*step.row.cells, *step.base.cells))
+    return next((cell.arrays[DEGREES] for cell in cells if DEGREES in cell.arrays), None)
+
+
+def degree_points(step: Step, protocol: str, metric: str, groups_T: NDArray[np.uint8]) -> list[Point | None]:
     """The mean gain of the users in each group by degree, over the common seeds; None where there are no users.
 
     Args:
         step: of the ladder.
         protocol: the ranking protocol.
         metric: such as `NDCG@10`.
+        groups_T: see `groups_by_degree`.
     """
     seeds = common_seeds(step.row, step.base)
     mine, base = ([cell for cell in row.cells if cell.seed in seeds] for row in (step.row, step.base))
     difference_T = np.mean([per_user(cell, protocol, metric) for cell in mine], axis=0) - np.mean(
         [per_user(cell, protocol, metric) for cell in base], axis=0
     )
-    groups_T = mine[0].arrays[DEGREES]
     names = tuple(cell.name for cell in (*mine, *base))
     found = [difference_T[groups_T == group] for group in range(len(degree_labels()))]
     return [Point(float(each.mean()), detail=f"{len(each):,} users", sources=names) if len(each) else None
