@@ -51,9 +51,9 @@ def holds_artifacts(folder: Path) -> bool:
     from tslrec.pipeline.unfinished import UNFINISHED
     from tslrec.system.run_files import RUNS
 
-    return any((folder / name).is_dir() for name in (UNFINISHED, RUNS)) or (
-        folder.is_dir() and any(True for _ in inventory(folder))
-    )
+    if not folder.is_dir():
+        return False
+    return any((folder / name).is_dir() for name in (UNFINISHED, RUNS)) or bool(inventory(folder))
 
 
 def clean(arguments: argparse.Namespace, console: Console) -> None:

@@ -37,7 +37,7 @@ class VoicedUsers:
     Attributes:
         users: of the batch.
         said: of each member its user vectors `[B, E]`; as a sparse tensor where they are as long as a list of all
-            items, which nearly all zeros are.
+            items, for nearly all of their numbers are zeros.
     """
 
     users: EvaluatedUsers
